@@ -1,18 +1,22 @@
-"""Atomic writes, which a power failure does not leave incomplete either; the folder of caches."""
+"""Atomic writes, which a power failure does not leave incomplete either; bounded reads; the folder of caches."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 StrPath = str | os.PathLike[str]
 """A path as a caller may give it."""
+LARGEST_BYTES: Final = 256 * 2**20
+"""Largest size of a document that is read."""
+_CHUNK_BYTES: Final = 2**20
 _P = TypeVar("_P", bound=StrPath)
 
 
@@ -57,11 +61,30 @@ def shipped_file(relative: str) -> Path:
     raise FileNotFoundError(errno.ENOENT, "is not installed", relative)
 
 
+def read_bounded(path: StrPath) -> bytes:
+    """Return the contents of a file that a user gives: a scenario, a plan, a profile and the like.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, or is larger than :data:`LARGEST_BYTES`; a device such as ``/dev/zero`` has no end.
+    """
+    chunks, size = [], 0
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > LARGEST_BYTES:
+                raise OSError(errno.EFBIG, f"larger than {LARGEST_BYTES >> 20} MiB", str(path))
+    return b"".join(chunks)
+
+
 @contextmanager
 def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file next to ``path`` that replaces it at the end; parent folders are created.
 
-    The contents are on disk before the file is replaced, and the replacement is on disk before this returns.
+    The contents are on disk before the file is replaced, and the replacement is on disk before this returns. A device
+    or a pipe, such as ``/dev/stdout``, is written to and never replaced.
 
     Parameters
     ----------
@@ -76,6 +99,10 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     new_folders = list(takewhile(lambda folder: not folder.exists(), path.parents))
     try:
+        if _is_device(path):
+            with path.open("wb") as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         # The kernel applies the umask. Reading it would change it for a moment, which affects other threads.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
@@ -105,6 +132,15 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview, *, private: bool = 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` atomically; parent folders are created."""
     write_bytes_atomic(path, text.encode())
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path leads to something that is neither a regular file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync_folder(folder: Path) -> None:

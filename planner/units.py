@@ -242,6 +242,16 @@ def format_quantity(value: float, kind: str, *, digits: int | None = None) -> st
     number = value / factor
     if digits is None and kind == "memory" and unit != "B" and abs(number) < 99.95:
         return f"{number:.1f} {unit}"
-    digits = digits or 3
-    whole = 10.0**digits - 0.5 <= abs(number) < LARGEST_IN_FULL
-    return f"{number:.0f} {unit}" if whole else f"{number:.{digits}g} {unit}"
+    return f"{format_number(number, digits or 3)} {unit}"
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Format a number with at least so many significant digits, large ones in full.
+
+    Examples
+    --------
+    >>> format_number(0.012345), format_number(12345.6)
+    ('0.0123', '12346')
+    """
+    whole = 10.0**digits - 0.5 <= abs(value) < LARGEST_IN_FULL
+    return f"{value:.0f}" if whole else f"{value:.{digits}g}"

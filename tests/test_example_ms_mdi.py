@@ -20,7 +20,7 @@ SET_UPS = (2, 3, 5)
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("ms-mdi")
-    command = [sys.executable, str(EXAMPLE / "run.py"), "--share", "0.05", "--json", "-o", str(folder)]
+    command = [sys.executable, str(EXAMPLE / "run.py"), "--share", "0.025", "--json", "-o", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout), folder
 
@@ -30,10 +30,10 @@ def test_every_image_is_done_under_every_policy(quick: tuple[dict[str, Any], Pat
     assert {(run["workers"], run["policy"]) for run in runs} == {
         (workers, policy) for workers in SET_UPS for policy in ("local", "ar-mdi", "ms-mdi", "adaptive")
     }
-    assert {run["images"] for run in runs} == {2000}
+    assert {run["images"] for run in runs} == {1000}
     for run in runs:
         assert run["curve"] == sorted(run["curve"])
-        assert run["curve"][-1] == [2000, run["makespan_s"]]
+        assert run["curve"][-1] == [1000, run["makespan_s"]]
 
 
 def test_ms_mdi_is_best_and_its_lead_over_local_grows(quick: tuple[dict[str, Any], Path]) -> None:

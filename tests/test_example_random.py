@@ -84,7 +84,7 @@ def test_batches_under_adaptive_take_hardly_longer_than_a_fluid(tmp_path: Path) 
 
 def test_deadlines_are_compared_with_the_best_of_eight(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "deadlines.py"), "--scenarios", "1", "--samples", "20", "--ablation"]
-    command += ["--replications", "2", "--time-limit", "0.5", "-o", str(tmp_path)]
+    command += ["--replications", "2", "--time-limit", "0.2", "-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "misses.jsonl").read_text(encoding="utf-8").splitlines()[1:]

@@ -6,11 +6,15 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from planner.files import cache_folder, open_atomic, write_bytes_atomic, write_text_atomic
+from planner.errors import PlanError, ScenarioError
+from planner.files import cache_folder, open_atomic, read_bounded, write_bytes_atomic, write_text_atomic
+from planner.plan.store import load_plan
+from planner.scenario.load import load_scenario, read_trace
 
 
 def test_what_breaks_off_leaves_nothing_and_keeps_what_was(tmp_path: Path) -> None:
@@ -37,6 +41,36 @@ def test_an_error_of_another_file_stays_its_own(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing, open_atomic(tmp_path / "file") as file:
         file.write((tmp_path / "missing").read_bytes())
     assert missing.value.filename == str(tmp_path / "missing")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As is a device: an output to /dev/null must not put a file into its place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        write_text_atomic(pipe, "text")
+        assert read.result(timeout=10) == "text"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_document_is_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device may have no end."""
+    monkeypatch.setattr("planner.files.LARGEST_BYTES", 10)
+    path = tmp_path / "scenario.yaml"
+    path.write_bytes(b"0123456789")
+    assert read_bounded(path) == b"0123456789"
+    path.write_bytes(b"0123456789.")
+    with pytest.raises(OSError, match="larger") as large:
+        read_bounded(path)
+    assert (large.value.errno, large.value.filename) == (errno.EFBIG, str(path))
+    with pytest.raises(ScenarioError, match="larger than"):
+        load_scenario(path)
+    with pytest.raises(PlanError, match="larger than"):
+        load_plan(path)
+    with pytest.raises(ScenarioError, match="larger than"):
+        read_trace(path)
 
 
 def in_own_process(program: str, *arguments: object, umask: int) -> None:

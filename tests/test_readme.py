@@ -40,7 +40,7 @@ PAGES = [
     for page in sorted(ROOT.glob(pattern))
 ]
 DEVICE = "192.0.2.7:7447"
-_SOME = ("miss_share", "ttft_s", "tpot_s")
+_SOME = ("miss_share", "drop_share", "ttft_s", "tpot_s")
 MAY_BE_EMPTY = ("faults", "incidents", "host_limits", *(f"sources.NAME.intervals.{figure}" for figure in _SOME))
 """Lists of a result that say what went wrong."""
 

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import UnitError
-from planner.units import EXAMPLES, SI_UNITS, describe_quantity, format_quantity, quantity_pattern, read_quantity
+from planner.units import (
+    EXAMPLES,
+    SI_UNITS,
+    describe_quantity,
+    format_number,
+    format_quantity,
+    quantity_pattern,
+    read_quantity,
+)
 
 ZEROS = ("0 s", "0 B", "0 bit/s", "0 /s", "0 %", "0 W", "0 J")
 # The coarsest that is shown: three significant digits, or one decimal of a memory size.
@@ -138,6 +146,14 @@ def test_its_own_examples_are_read(kind: str) -> None:
 )
 def test_writes_for_people(value: float, kind: str, text: str) -> None:
     assert format_quantity(value, kind) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(203.4, 2, "203"), (2.44, 2, "2.4"), (99.6, 2, "100"), (1234.5, 3, "1234"), (-1500.0, 3, "-1500"), (0.0, 3, "0")],
+)
+def test_large_numbers_are_written_in_full(value: float, digits: int, text: str) -> None:
+    assert format_number(value, digits) == text
 
 
 @given(kind=st.sampled_from(sorted(SI_UNITS)), value=st.floats(min_value=1e-9, max_value=1e15, allow_subnormal=False))

@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +32,8 @@ from planner.trace.metrics import RunMetrics, interval
 OTHERS: Final = ("local", "ddi", "mdi", "ar-mdi", "ms-mdi", "pa-mdi", "edf", "least-laxity")
 """The policies of the papers, and the two that know deadlines and nothing of priorities."""
 OURS: Final = ("planned", "adaptive")
+BETTER: Final = "the better one"
+"""Of ours, in each scenario at each load; chosen after the fact, too."""
 LOADS: Final = (0.7, 0.9, 1.1)
 PLANNED_LOAD: Final = 0.9
 """No plan carries more; for higher loads the plan is that for this one."""
@@ -51,6 +53,11 @@ class Outcome:
     def best(self) -> str:
         """Name the other policy with the least mean; chosen after the fact, which is to its advantage."""
         return min(OTHERS, key=lambda policy: fmean(self.misses[policy]))
+
+    def with_better(self) -> Outcome:
+        """Return the outcome with the misses of the better one of ours."""
+        better = min(OURS, key=lambda policy: fmean(self.misses[policy]))
+        return replace(self, misses={**self.misses, BETTER: self.misses[better]})
 
     def gain(self, ours: str) -> float:
         """Return by what share of the best one's misses ours are fewer."""
@@ -191,6 +198,7 @@ def main() -> None:
         time_limit_s=given.time_limit,
         ablation=given.ablation,
     )
+    outcomes = [outcome.with_better() for outcome in outcomes]
     names = [name for name in outcomes[0].misses if name not in OTHERS]
     rows = [row for name in names for row in summary(outcomes, name)]
     write_text_atomic(given.output / "misses.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ from planner.api.plan import Plan, load_plan
 from planner.api.scenario import Scenario, load_scenario, refuse_paths_outside
 from planner.base import FrozenModel
 from planner.errors import ExecuteError, Fault, PlanError, PlannerError, UsageError
-from planner.files import StrPath
+from planner.files import StrPath, read_bounded
 from planner.formats.json import parse_json
 from planner.plan.difference import PlanDifference
 from planner.plan.types import PlanSpec
@@ -51,7 +51,7 @@ def read_new(new: Plan | Scenario | StrPath) -> Plan | Scenario:
 
 def _is_plan(path: Path) -> bool:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bounded(path))
     except (OSError, ValueError):  # the reader of scenarios tells what is wrong
         return path.suffix == ".json"
     return isinstance(document, dict) and "models" not in document
@@ -76,7 +76,8 @@ def plan_for(
     if isinstance(read, Plan):
         check_fit(read.spec, read.scenario.instance, str(read.path or "plan"))
         return read
-    from planner.solvers.replan.apart import SolveTask, solve_apart
+    from planner.solvers.replan.apart import solve_apart
+    from planner.solvers.replan.worker import SolveTask
 
     shared = any(len(source.routes) > 1 for source in old.spec.sources.values())
     solution = solve_apart(

@@ -47,10 +47,13 @@ class MethodComparison(Printable):
     def contents(self) -> Iterator[Table | str]:
         """Return a table of the methods, and why some have no plan."""
         simulated = bool(self.simulated)
-        columns = ["method", "status", ">objective", ">bound", ">gap", ">delay", *([">simulated"] if simulated else [])]
+        timed = any(result.miss_share is not None for result in self.results)
+        columns = ["method", "status", ">objective", ">bound", ">gap", ">delay"]
+        columns += [*([">missed"] if timed else []), *([">simulated"] if simulated else []), ">time"]
         yield Table(
-            "Methods side by side (objective and bound: surrogate; delay: evaluated, weighted by priority)",
-            (*columns, ">time"),
+            "Methods side by side (objective and bound: surrogate; "
+            f"delay{' and missed deadlines' if timed else ''}: evaluated, weighted by priority)",
+            tuple(columns),
             [
                 (
                     result.method,
@@ -59,6 +62,7 @@ class MethodComparison(Printable):
                     f"{result.plan.bound:.5g}" if result.plan and result.plan.bound > 0 else "–",
                     "–" if (gap := self.gaps[result.method]) is None else f"{gap:.2%}",
                     milliseconds(result.delay_s),
+                    *(["–" if result.miss_share is None else f"{result.miss_share:.2%}"] if timed else []),
                     *([milliseconds(self.simulated.get(result.method))] if simulated else []),
                     f"{result.solve_s:.2f} s",
                 )
@@ -92,6 +96,7 @@ class MethodComparison(Printable):
                 "bound": result.plan.bound,
                 "gap": self.gaps[result.method],
                 "priority_weighted_delay_s": result.delay_s,
+                "priority_weighted_miss_share": result.miss_share,
                 "sources": {
                     name: {"delay_s": source.delay_s, "accuracy": source.accuracy, "routes": len(source.routes)}
                     for name, source in result.plan.sources.items()

@@ -131,8 +131,9 @@ def simulate(
     replications
         Number of independent runs.
     processes
-        Number of processes for several runs; None for one per processor. With more than one, a script must guard its
-        code by ``if __name__ == "__main__":``. A policy that only this process knows runs in this process.
+        Number of processes for several runs; None for one per processor, or none but this where that is quicker. With
+        more than one, a script must guard its code by ``if __name__ == "__main__":``. A policy that only this process
+        knows runs in this process.
     dask
         Address of the scheduler of a Dask cluster on which to simulate, such as ``tcp://10.0.0.1:8786``. The planner
         must be installed there in the same version. Such runs write no traces.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -140,6 +141,7 @@ def command(
         if told_to_leave:
             agent.close()
         sys.setswitchinterval(SWITCH_S)
+        gc.freeze()  # a collection that looks at all that was imported stops every thread for tens of milliseconds
         if until_stdin_closes:
             start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
         agent.serve()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_summary
-from planner.cli.solve import read_time_limit
+from planner.cli.quantities import read_time_limit
 
 
 def command(

@@ -10,7 +10,7 @@ import typer
 import planner
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import PICTURE_OPTION
-from planner.cli.solve import read_time_limit
+from planner.cli.quantities import read_time_limit
 
 
 def command(

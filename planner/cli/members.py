@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from planner.cli.quantities import read_option
+
 if TYPE_CHECKING:
     from planner.execution.probe.survey import Inquirer
 
@@ -75,9 +77,7 @@ def read_share(text: str | None) -> float | None:
     UsageError
         If it is no percentage.
     """
-    from planner.units import read_quantity
-
-    return None if text is None else read_quantity(text, "fraction")
+    return None if text is None else read_option(text, "fraction", "--share")
 
 
 def inquirer(

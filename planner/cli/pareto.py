@@ -11,7 +11,7 @@ import planner
 from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import PICTURE_OPTION
-from planner.cli.solve import read_time_limit
+from planner.cli.quantities import read_time_limit
 
 
 def command(

@@ -18,6 +18,7 @@ from planner.cli.members import (
 )
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import file_to_write, picture_to_write
+from planner.cli.quantities import read_option
 from planner.tables import milliseconds
 
 if TYPE_CHECKING:
@@ -63,11 +64,10 @@ def command(
     from planner.execution.probe.networks import networks_yaml
     from planner.execution.probe.survey import survey
     from planner.files import write_text_atomic
-    from planner.units import read_quantity
 
-    duration_s = read_quantity(duration, "time")
+    duration_s = read_option(duration, "time", "--duration")
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents, progress_bar() as progress:
-        names = agents.find(workers or (), read_quantity(wait, "time"))
+        names = agents.find(workers or (), read_option(wait, "time", "--wait"))
         task = progress.add_task("measuring links", total=None)
         links = survey(
             agents,

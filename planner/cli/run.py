@@ -25,6 +25,7 @@ from planner.cli.members import (
 from planner.cli.names import POLICIES
 from planner.cli.output import echo_faults, print_table
 from planner.cli.places import folder_to_write
+from planner.cli.quantities import read_option
 from planner.errors import PlannerError, UsageError, printable
 from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
@@ -85,7 +86,6 @@ def command(
     from planner.execution.session.results import folder_of_run
     from planner.execution.session.samples import find_samples, first_inputs
     from planner.execution.wire.claims import TakenOverError
-    from planner.units import read_quantity
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")
@@ -103,7 +103,7 @@ def command(
         later=later or (),
         share=read_share(share),
         take_over=take_over,
-        home_timeout_s=read_quantity(home_timeout, "time"),
+        home_timeout_s=read_option(home_timeout, "time", "--home-timeout"),
         observer=view,
     )
     _refuse_sequences(places, session.plan)

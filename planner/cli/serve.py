@@ -26,6 +26,7 @@ from planner.cli.members import (
 )
 from planner.cli.names import POLICIES
 from planner.cli.output import echo_faults
+from planner.cli.quantities import read_option
 from planner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def command(
     """
     from planner.api.service import Service
     from planner.errors import PlannerError
-    from planner.units import read_quantity
 
     log_to_stderr(log_level, log_format)
     if local and connect:
@@ -125,7 +125,7 @@ def command(
         listen=listen,
         grpc_listen=None if grpc_listen == "off" else grpc_listen,
         name=name,
-        grace_s=read_quantity(grace, "time"),
+        grace_s=read_option(grace, "time", "--grace"),
         limit=limit,
         access_log=access_log,
         appliers=apply,
@@ -138,7 +138,7 @@ def command(
         later=later or (),
         share=read_share(share),
         take_over=take_over,
-        home_timeout_s=read_quantity(home_timeout, "time"),
+        home_timeout_s=read_option(home_timeout, "time", "--home-timeout"),
         auto=_drift_rules(auto_drift, auto_interval, auto=auto),
     )
     with _Signals().handled() as signals:
@@ -162,15 +162,14 @@ def command(
 def _drift_rules(drift: str | None, interval: str | None, *, auto: bool) -> DriftRules | None:
     """Return when the plan is made again; None for never."""
     from planner.plan.drift import DriftRules
-    from planner.units import read_quantity
 
     if not auto:
         for option, value in (("--auto-drift", drift), ("--auto-interval", interval)):
             if value is not None:
                 raise UsageError("nothing to set", where=option, value=value, expected="with --auto")
         return None
-    factors = {"drift": 1 + read_quantity(drift, "fraction")} if drift is not None else {}
-    times = {"interval_s": read_quantity(interval, "time")} if interval is not None else {}
+    factors = {"drift": 1 + read_option(drift, "fraction", "--auto-drift")} if drift is not None else {}
+    times = {"interval_s": read_option(interval, "time", "--auto-interval")} if interval is not None else {}
     return DriftRules(**factors, **times)
 
 

@@ -12,7 +12,7 @@ import planner
 from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import folder_to_write
-from planner.cli.solve import read_time_limit
+from planner.cli.quantities import read_time_limit
 from planner.errors import PlannerWarning
 
 

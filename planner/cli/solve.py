@@ -13,7 +13,8 @@ import planner
 from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import file_to_write, picture_to_write
-from planner.errors import PlannerError, PlannerWarning, UsageError
+from planner.cli.quantities import read_option, read_time_limit
+from planner.errors import PlannerWarning, UsageError
 
 if TYPE_CHECKING:
     from planner.api.plan import Plan
@@ -79,7 +80,7 @@ def command(
     """
     loaded = planner.load_scenario(scenario)
     limit_s = read_time_limit(time_limit)
-    most_gap = float("inf") if require_gap is None else _read(require_gap, "fraction", "--require-gap")
+    most_gap = float("inf") if require_gap is None else read_option(require_gap, "fraction", "--require-gap")
     annotated = [text.removesuffix(ANNOTATED) for text in pin or () if text.endswith(ANNOTATED)]
     pins = _pins(
         [text for text in pin or () if not text.endswith(ANNOTATED)],
@@ -100,7 +101,7 @@ def command(
             seed=seed,
             threads=threads,
             max_visits=max_visits,
-            max_wait_s=None if max_wait is None else _read(max_wait, "time", "--max-wait"),
+            max_wait_s=None if max_wait is None else read_option(max_wait, "time", "--max-wait"),
             pins=pins,
             start=start,
             prices=prices,
@@ -139,21 +140,6 @@ def _print_reasons(plan: Plan) -> None:
         typer.echo("  there would be a plan if all of these limits gave way together:", err=True)
     for reason in plan.reasons:
         typer.echo(f"  {reason}", err=True)
-
-
-def read_time_limit(text: str) -> float:
-    """Read the value of ``--time-limit``, in seconds."""
-    return _read(text, "time", "--time-limit")
-
-
-def _read(text: str, kind: str, option: str) -> float:
-    from planner.units import read_quantity
-
-    try:
-        return read_quantity(text, kind)
-    except PlannerError as error:
-        fault = error.faults[0]
-        raise UsageError(fault.what, where=option, value=fault.value, expected=fault.expected) from error
 
 
 def _pins(texts: list[str], longest: int, pins: dict[str, dict[int, str]]) -> dict[str, dict[int, str]]:

@@ -21,6 +21,7 @@ from planner.cli.members import (
     inquirer,
 )
 from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.cli.quantities import read_option
 from planner.errors import printable
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ def command(
 
     Agents that have one name by mistake are all listed, and a warning tells where they run.
     """
-    from planner.units import read_quantity
-
     with inquirer(connect, listen, cert_dir, insecure=insecure, discover=discover) as agents:
-        states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
+        states = agents.ask(agents.find(workers or (), read_option(wait, "time", "--wait")))
         warnings = [*_problems(agents.problems, states), *agents.unlike]
     by_name: dict[str, list[AgentState]] = {}
     for state in states:

@@ -23,6 +23,7 @@ from planner.cli.members import (
 from planner.cli.names import POLICIES
 from planner.cli.output import JSON_OPTION, echo_faults, print_json, print_summary, print_table
 from planner.cli.places import folder_to_write
+from planner.cli.quantities import read_option
 from planner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +107,6 @@ def command(
     """
     from planner.execution.launch.setting import shortened
     from planner.execution.wire.claims import TakenOverError
-    from planner.units import read_quantity
 
     if (local, netns, bool(connect)).count(True) != 1:
         raise UsageError(
@@ -114,8 +114,8 @@ def command(
             where="planner validate",
             expected="--local, --netns or --connect",
         )
-    allowed = read_quantity(tolerance, "fraction")
-    duration_s = read_quantity(duration, "time") if duration is not None else None
+    allowed = read_option(tolerance, "fraction", "--tolerance")
+    duration_s = read_option(duration, "time", "--duration") if duration is not None else None
     loaded = planner.load_plan(plan, scenario)
     instance = shortened(loaded.scenario.instance, seed=seed, max_samples=samples, duration_s=duration_s)
     view = RunView({name: instance.samples(name) for name in instance.sources})
@@ -134,11 +134,11 @@ def command(
                 policy=policy,
                 seed=seed,
                 tolerance=allowed,
-                calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
+                calibrate_s=read_option(calibrate, "time", "--calibrate") if calibrate is not None else 0.0,
                 later=later or (),
                 share=read_share(share),
                 take_over=take_over,
-                home_timeout_s=read_quantity(home_timeout, "time"),
+                home_timeout_s=read_option(home_timeout, "time", "--home-timeout"),
                 progress=shown_by(view),
                 observer=view,
             )

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from planner.base import FrozenModel
 from planner.errors import InterchangeError
+from planner.files import read_bounded
 from planner.interchange.case import Case, Chain, Device, Link, note_zero_times
 
 UNITS: Final = {
@@ -111,7 +112,7 @@ def read(files: Sequence[Path], options: Options) -> Case:
 def _ini(path: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"))
+        parser.read_string(read_bounded(path).decode())
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         what = " ".join(str(error).split())
         raise InterchangeError(f"cannot be read: {what}", where=str(path), expected="an INI file of Helix") from error
@@ -218,7 +219,7 @@ def _layer_s(kind: str, tables: Mapping[str, Path], tokens: int) -> float:
     expected = "rows of tokens and milliseconds, tokens increasing"
     rows: list[tuple[float, float]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InterchangeError(f"cannot be read: {error}", where=str(path), expected=expected) from error
     for number, row in enumerate(csv.reader(lines), start=1):

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from planner.base import FrozenModel
 from planner.errors import InterchangeError, PlannerError, UsageError
+from planner.files import read_bounded
 from planner.interchange.case import Case, Chain, Device, Link
 from planner.model.load import ChainModel, load_chain
 from planner.units import read_quantity
@@ -96,7 +97,7 @@ def _predictions(path: Path) -> dict[tuple[str, str], float]:
     """Return the predicted time in seconds by model and predictor."""
     expected = f"a table (CSV) with the columns {', '.join(COLUMNS)}"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InterchangeError(f"cannot be read: {error}", where=str(path), expected=expected) from error
     rows = csv.reader(lines, skipinitialspace=True)

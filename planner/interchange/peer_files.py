@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from planner.errors import InterchangeError, ScenarioError
+from planner.files import read_bounded
 from planner.formats.json import parse_json
 from planner.scenario.document import Document, read_document
 from planner.scenario.parse import parse_entries
@@ -51,7 +52,7 @@ def read_json(path: Path, model: type[_M], kind: str, keys: str) -> _M:
     """Read a JSON file whose top level is an object; as :func:`read_yaml`, without lines."""
     expected = f"{kind} (JSON)"
     try:
-        data = parse_json(path.read_bytes())
+        data = parse_json(read_bounded(path))
     except OSError as error:
         raise InterchangeError(f"cannot be read: {error.strerror}", where=str(path), expected=expected) from error
     except ValueError as error:

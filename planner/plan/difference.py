@@ -10,6 +10,7 @@ from planner.base import FrozenModel
 from planner.plan.types import PlanSpec, SourcePlan
 from planner.scenario.instance import Instance
 from planner.scenario.types import SourceSpec
+from planner.units import format_number
 
 What = Literal["added", "removed", "changed", "unchanged"]
 
@@ -174,7 +175,8 @@ def _source_text(source: SourceDifference) -> str:
     parts = [*_settings(source), *_movement(source)]
     difference_s = after_s - before_s if before_s is not None and after_s is not None else 0.0
     if abs(difference_s) >= _TELLING:
-        parts.append(f"{difference_s * 1e3:+.3g} ms" if parts else f"has {difference_s * 1e3:+.3g} ms of delay")
+        more = f"{'+' if difference_s > 0 else ''}{_milliseconds(difference_s)}"
+        parts.append(more if parts else f"has {more} of delay")
     elif (before_s is None) != (after_s is None):
         parts.append("its delay grows without limit" if after_s is None else "its delay is bounded again")
     return "; ".join(parts)
@@ -239,8 +241,8 @@ def _named(workers: Iterable[str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
+    return "none" if value is None else format_number(value, 4)
 
 
 def _milliseconds(time_s: float) -> str:
-    return f"{time_s * 1e3:.3g} ms"
+    return f"{format_number(time_s * 1e3)} ms"

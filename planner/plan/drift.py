@@ -19,6 +19,7 @@ from math import sqrt
 from typing import Final, Literal, TypeAlias
 
 from planner.errors import UsageError
+from planner.units import format_number
 
 _MOST_DOUBLINGS: Final = 6
 
@@ -171,9 +172,10 @@ class DriftWatch:
             arrived, expected = window.arrived.get(source, 0), rate_per_s * window.length_s
             beyond_chance = abs(arrived - expected) > _DEVIATIONS * sqrt(max(expected, 1.0))
             if beyond_chance and self._differ(max(arrived, 0.5), expected):
-                found.append(f"{source} has {arrived / window.length_s:.3g} samples/s in place of {rate_per_s:.3g}")
+                now, planned = format_number(arrived / window.length_s), format_number(rate_per_s)
+                found.append(f"{source} has {now} samples/s in place of {planned}")
         found += [
-            f"the blocks of {worker} take {factor:.3g} times as long as planned"
+            f"the blocks of {worker} take {format_number(factor)} times as long as planned"
             for worker, factor in sorted(window.slowness.items())
             if self._differ(factor, 1.0)
         ]

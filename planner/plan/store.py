@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from planner.errors import PlanError
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, read_bounded, write_text_atomic
 from planner.formats.json import parse_json
 from planner.plan.types import SCHEMA, PlanSpec
 from planner.schemas import other_kind, schema_fault, schema_faults
@@ -25,7 +25,7 @@ def load_plan(path: StrPath) -> PlanSpec:
     """
     text = ""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
         document = parse_json(text)
     except OSError as error:
         what = f"cannot read the plan: {error.strerror}"

@@ -9,9 +9,18 @@ from planner.plan.sessions import has_sessions
 from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, PlanWorth, Route, SourcePlan
 from planner.scenario.instance import Instance
 from planner.tables import Table, milliseconds
+from planner.units import format_number
 
 MATTERS: Final = 0.01
 """Smallest relative difference that is told."""
+_BETTER: Final = {
+    "delay": ("{}x faster than", "is {}x faster"),
+    "makespan": ("{}x faster than", "is {}x faster"),
+    "throughput": ("{}x the throughput of", "has {}x the throughput"),
+    "misses": ("{}x fewer misses than", "has {}x fewer misses"),
+    "energy": ("{}x less power than", "draws {}x less power"),
+}
+"""How a plan that is better than the whole model at home is told, and how one that is worse."""
 
 
 def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
@@ -51,22 +60,19 @@ def describe_worth(plan: PlanSpec, worth: PlanWorth) -> str:
     line = _against_home(plan, worth.times_home)
     if worth.spare is None or worth.spare_cost is None:
         return line
-    cost = f"at most {100 * worth.spare_cost:.2g} %" if worth.spare_cost > MATTERS / 10 else "nothing"
+    cost = f"at most {format_number(100 * worth.spare_cost, 2)} %" if worth.spare_cost > MATTERS / 10 else "nothing"
     return f"{line}; dropping {worth.spare} would cost {cost}"
 
 
 def _against_home(plan: PlanSpec, times: float | None) -> str:
     if times is None:
         return "the whole model at home would break a limit"
-    if plan.goal == "misses" and times > 1 + MATTERS:
-        return f"{times:.2g}x fewer misses than the whole model at home"
-    throughput = plan.goal == "throughput"
+    factor = format_number(max(times, 1 / times), 2)
+    ours, home = _BETTER[plan.goal]
     if times > 1 + MATTERS:
-        how = f"{times:.2g}x the throughput of" if throughput else f"{times:.2g}x faster than"
-        return f"{how} the whole model at home"
+        return f"{ours.format(factor)} the whole model at home"
     if times < 1 - MATTERS:
-        how = f"has {1 / times:.2g}x the throughput" if throughput else f"is {1 / times:.2g}x faster"
-        return f"the devices together are slower than one: the whole model at home {how}"
+        return f"the devices together are worse than one: the whole model at home {home.format(factor)}"
     return "no better than the whole model at home"
 
 
@@ -130,11 +136,15 @@ def _tokens(plan: PlanSpec, instance: Instance) -> Table:
                     milliseconds(source.ttft_s),
                     milliseconds(source.tpot_s),
                     "–" if not source.tpot_s else f"{1 / source.tpot_s:.1f} /s",
-                    "–" if rate_per_s is None else f"{rate_per_s * source.delay_s:.2g} of {decode.concurrent}",
+                    _under_way(rate_per_s, source.delay_s, decode.concurrent),
                 )
             )
     columns = ("source", ">prompt + new", ">to the first token", ">per token", ">tokens", ">sequences at a time")
     return Table("Tokens", columns, rows)
+
+
+def _under_way(rate_per_s: float | None, delay_s: float, concurrent: int) -> str:
+    return "–" if rate_per_s is None else f"{format_number(rate_per_s * delay_s, 2)} of {concurrent}"
 
 
 def _loads(plan: PlanSpec) -> Table:

@@ -41,8 +41,8 @@ def congestion(sigma: Array, kappa: float) -> Array:
     array([ 1., inf])
     """
     free = 1 - sigma
-    with np.errstate(divide="ignore"):
-        return np.where(free > 0, sigma + kappa * sigma**2 / np.where(free > 0, free, 1.0), np.inf)
+    stable = free > 0
+    return np.where(stable, sigma + kappa * sigma**2 / np.where(stable, free, 1.0), np.inf)
 
 
 def congestion_slope(sigma: Array, kappa: float) -> Array:

@@ -68,8 +68,8 @@ class Planned(PriorityPolicy):
         return task.priority if self._as_evaluated else self._urgency.queue(task)
 
     def rank(self, task: Task) -> float:
-        """Put the one first that has to go on first; without deadlines, first come, first served."""
-        return 0.0 if self.keeps_order else self._urgency.latest_s(task)
+        """Put the one first that has to begin its stage first; without deadlines, first come, first served."""
+        return 0.0 if self.keeps_order else self._urgency.start_s(task)
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
         """Serve the highest priority, or in the order for samples with deadlines."""

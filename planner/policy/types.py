@@ -28,6 +28,24 @@ class SampleKey(NamedTuple):
     attempt: int
 
 
+class Progress(NamedTuple):
+    """How far a sequence is when one of its runs begins.
+
+    Parameters
+    ----------
+    past
+        Tokens of the runs before, whose state the workers on its route have.
+    new
+        Tokens of this run.
+    left
+        Largest number of runs after it; all but those of its prompt have one token.
+    """
+
+    past: int
+    new: int
+    left: int
+
+
 @dataclass(slots=True)
 class Task:
     """The work left for one attempt at a sample; never changed (to freeze it would triple the time to make one).
@@ -46,6 +64,8 @@ class Task:
         Number of the sequence that it continues, whose state is where its earlier runs were; None for other samples.
     greedy
         Whether only the likeliest token of its result goes home.
+    state_at
+        Stages of another route that have the state of its sequence, if it is to be fetched from there.
     """
 
     key: SampleKey
@@ -58,6 +78,7 @@ class Task:
     latest_s: float | None = None
     sequence: int | None = None
     greedy: bool = False
+    state_at: tuple[Stage, ...] = ()
 
     @property
     def joined(self) -> Stage | None:
@@ -77,6 +98,7 @@ class Task:
             self.latest_s,
             self.sequence,
             self.greedy,
+            self.state_at,
         )
 
 

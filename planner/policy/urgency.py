@@ -2,6 +2,8 @@
 
 The slack of a sample that waits at a worker is the time that it may still wait there: until its deadline, less the work
 and the transfers that are left on its route. A sample without slack cannot be saved: it is served after all others.
+Slack grows with each block that is computed. Samples of like slack would take turns, block by block, and all end late;
+so their order is that of the slack with which they would have begun here.
 
 ``priority``: the highest priority first, and the least slack within a class.
 
@@ -39,17 +41,26 @@ class OwnQueue(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A task with a deadline that waits at a worker: when it has to be done here, and the work that it needs here."""
+    """A task with a deadline that waits at a worker: when it has to be done here, and the work that it needs here.
+
+    ``service_s`` is the work that it has had here.
+    """
 
     due_s: float
     work_s: float
     priority: float
     queue: Hashable
+    service_s: float = 0.0
 
     @property
     def latest_s(self) -> float:
         """When it has to go on, without a break."""
         return self.due_s - self.work_s
+
+    @property
+    def start_s(self) -> float:
+        """When it had to begin here, without a break."""
+        return self.latest_s - self.service_s
 
 
 class Urgency:
@@ -124,8 +135,8 @@ class Urgency:
         ahead_s = view.ahead_s(view.priorities[source])
         return max(ahead_s + work_s + self.left_s(view, task) - self.deadline_s[source], 0.0)
 
-    def latest_s(self, task: Task) -> float:
-        """Return when a task has to go on at its worker, by the profiles; 0 where no source has a deadline.
+    def start_s(self, task: Task) -> float:
+        """Return when a task has to begin its stage, by the profiles; 0 where no source has a deadline.
 
         One without a deadline counts as if it had the longest of all.
         """
@@ -133,7 +144,7 @@ class Urgency:
         if deadline_s is None:
             return task.created_s + self._longest_s if self.deadline_s else 0.0
         stage, costs = task.stages[0], self._costs
-        first, last, point = task.next_block, stage.last_block, task.operating_point
+        first, last, point = stage.first_block, stage.last_block, task.operating_point
         work_s = costs.compute_s(task.model, stage.worker, first, last, point, stage=stage)
         return task.created_s + deadline_s - work_s - self._after(costs, task)
 
@@ -152,7 +163,7 @@ class Urgency:
         due_s = task.created_s + self.deadline_s[task.key.source] - self.left_s(view, task)
         first, last = waiting.next_block, waiting.last_block
         work_s = view.costs.compute_s(task.model, view.worker, first, last, task.operating_point, stage=task.joined)
-        return Job(due_s, work_s, task.priority, queue)
+        return Job(due_s, work_s, task.priority, queue, waiting.service_s)
 
 
 def _left_s(costs: CostTable, instance: Instance, task: Task) -> float:
@@ -174,12 +185,12 @@ def aged_priority(task: Task, now_s: float, ageing_s: float) -> float:
 
 def by_priority(now_s: float, jobs: Sequence[Job]) -> Job:  # noqa: ARG001
     """Return the job of the highest priority with the least slack."""
-    return min(jobs, key=lambda job: (-job.priority, job.latest_s))
+    return min(jobs, key=lambda job: (-job.priority, job.start_s))
 
 
 def by_slack(now_s: float, jobs: Sequence[Job]) -> Job:  # noqa: ARG001
     """Return the job with the least slack, whatever its priority."""
-    return min(jobs, key=lambda job: job.latest_s)
+    return min(jobs, key=lambda job: job.start_s)
 
 
 def by_value(now_s: float, jobs: Sequence[Job]) -> Job:

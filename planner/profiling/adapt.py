@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from planner.errors import Fault, ProfileError
-from planner.files import StrPath
+from planner.files import StrPath, read_bounded
 from planner.formats.json import parse_json
 from planner.profiling.assemble import SHORTEST_S, ChainCosts, assemble
 from planner.profiling.device_probe import SCHEMA as PROBE_SCHEMA
@@ -307,7 +307,7 @@ def _named(item: Measured | StrPath) -> list[tuple[str, Measured]]:
 
 def _load(path: StrPath) -> Measured:
     try:
-        document = parse_json(Path(path).read_bytes())
+        document = parse_json(read_bounded(path))
     except (OSError, ValueError):
         return load_profile(path)  # which says what is wrong
     schema = document.get("schema") if isinstance(document, dict) else None

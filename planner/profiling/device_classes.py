@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 
 from planner.base import FrozenModel
 from planner.errors import Fault, ProfileError
+from planner.files import read_bounded
 from planner.formats.yaml import YamlError, parse_yaml
 from planner.profiling.types import NonNegative, Positive
 from planner.schemas import schema_fault, schema_faults
@@ -133,7 +134,7 @@ def load_class(name: str) -> DeviceClass:
     """
     path = Path(name) if name.endswith(".yaml") else _find(name)
     try:
-        document = parse_yaml(path.read_bytes()).value
+        document = parse_yaml(read_bounded(path)).value
     except ImportError as error:
         raise ProfileError("estimates require a YAML parser", expected='`pip install "mdi-planner[plan]"`') from error
     except OSError as error:

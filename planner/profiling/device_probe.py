@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from planner.base import FrozenModel
 from planner.errors import Fault, ProfileError, RuntimeSessionError
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, read_bounded, write_text_atomic
 from planner.formats.json import parse_json
 from planner.model.work import KernelWork, Work
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
@@ -231,7 +231,7 @@ def load_probe(path: StrPath) -> DeviceProbe:
     """
     content = b""
     try:
-        content = Path(path).read_bytes()
+        content = read_bounded(path)
         document = parse_json(content)
     except OSError as error:
         raise ProfileError(f"device probe cannot be read: {error.strerror}", where=str(path)) from error

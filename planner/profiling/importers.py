@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ProfileError
+from planner.files import read_bounded
 from planner.formats.json import parse_json
 from planner.profiling import onnxruntime_events, trtexec_times
 from planner.profiling.assemble import ChainCosts, assemble
@@ -89,7 +90,7 @@ def import_profile(
 
 def _read(path: Path, nodes: Sequence[ModelNode]) -> tuple[list[Layer], dict[str, Any]]:
     try:
-        document = parse_json(path.read_bytes())
+        document = parse_json(read_bounded(path))
     except OSError as error:
         raise ProfileError(f"file cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:

@@ -59,6 +59,11 @@ class RunCurve(FrozenModel):
         """The four of them, in the order of :func:`basis`."""
         return np.array([self.fixed_s, self.token_s, self.context_s, self.pair_s])
 
+    def scaled(self, factor: float) -> RunCurve:
+        """Return the curve with all times multiplied by a factor."""
+        times = dict(zip(RunCurve.model_fields, (factor * self.coefficients).tolist(), strict=True))
+        return RunCurve(**times)
+
 
 class BlockRuns(FrozenModel):
     """Costs of a block's runs."""
@@ -129,6 +134,14 @@ class SequenceCosts(FrozenModel):
         prompt = np.stack([block.prompt.coefficients for block in self.blocks], axis=1)
         step = np.stack([block.step.coefficients for block in self.blocks], axis=1)
         return np.maximum(np.where(one, at @ step, at @ prompt), SHORTEST_S)
+
+    def scaled(self, prompt: Sequence[float], step: Sequence[float]) -> SequenceCosts:
+        """Return the costs with the times of each block's prompts and steps multiplied by a factor."""
+        blocks = tuple(
+            block.model_copy(update={"prompt": block.prompt.scaled(of_prompt), "step": block.step.scaled(of_step)})
+            for block, of_prompt, of_step in zip(self.blocks, prompt, step, strict=True)
+        )
+        return self.model_copy(update={"blocks": blocks})
 
     def cut_bytes(self, runs: Sequence[Run]) -> Array:
         """Return the size of each cut in each run; shape [n, L + 1], bytes."""

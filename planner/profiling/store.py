@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from planner.errors import ProfileError
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, read_bounded, write_text_atomic
 from planner.formats.json import parse_json
 from planner.profiling.types import SCHEMA, Profile
 from planner.schemas import other_kind, schema_fault, schema_faults
@@ -57,7 +57,7 @@ def load_profile(path: StrPath) -> Profile:
     path = Path(path)
     content = b""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path)
         document = parse_json(content)
     except FileNotFoundError as error:
         raise _missing(path) from error

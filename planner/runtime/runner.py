@@ -12,6 +12,7 @@ from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import StatePair
 from planner.runtime.providers import Provider, find_provider
 from planner.runtime.session import BlockSession, download, upload
+from planner.runtime.state import Kept, KeptStates
 
 Tensor = Any
 """A numpy array, or an onnxruntime ``OrtValue`` for a provider with its own memory."""
@@ -51,6 +52,8 @@ class ChainRunner:
         self.threads = threads
         self._optimise = optimise
         self._sessions: dict[Span, BlockSession] = {}
+        self._kept: dict[int, KeptStates] = {}
+        """State of sequences by block: blocks that keep any are not joined."""
 
     @property
     def loaded(self) -> frozenset[Span]:
@@ -71,16 +74,52 @@ class ChainRunner:
         blocks = f"block {index}" if span[1] == index else f"blocks {index} to {span[1]}"
         name = f"{self._name}, {blocks}" if self._name else blocks
         self._sessions[span] = BlockSession(
-            model, name=name, provider=self.provider, threads=self.threads, optimise=self._optimise
+            model,
+            name=name,
+            provider=self.provider,
+            threads=self.threads,
+            optimise=self._optimise,
+            kept=self._states_at(index) if span[1] == index else None,
         )
 
     def unload(self, index: int, last: int | None = None) -> None:
         """Remove the session of block ``index``, or of the blocks up to ``last``, and free its memory."""
         self._sessions.pop((index, index if last is None else last), None)
+        if last in {None, index}:
+            self._kept.pop(index, None)
 
     def state(self, index: int) -> tuple[StatePair, ...]:
         """Return the state that a loaded block keeps from one run of a sequence to the next."""
         return self._session(index).state
+
+    def give_state(self, index: int, number: int) -> tuple[int, dict[str, NDArray[Any]]] | None:
+        """Return the state of a sequence at a block, and keep it no longer; None if it is not here.
+
+        Returns
+        -------
+        tuple
+            Number of the runs that have led to it, and its tensors in host memory, by the names of the inputs.
+        """
+        kept = self._states_at(index).take(number)
+        if kept is None:
+            return None
+        on_device = kept.placed and self.provider.device is not None
+        return kept.runs, download(kept.state) if on_device else dict(kept.state)
+
+    def take_state(self, index: int, number: int, runs: int, state: Mapping[str, NDArray[Any]]) -> None:
+        """Keep the state of a sequence at a block that need not be loaded yet, as :meth:`give_state` returned it.
+
+        A run that continues the sequence checks that it is the block's.
+        """
+        self._states_at(index).put(number, Kept(runs, dict(state), placed=False))
+
+    def forget_state(self, number: int) -> None:
+        """Drop the state of a sequence at all blocks."""
+        for kept in list(self._kept.values()):
+            kept.take(number)
+
+    def _states_at(self, index: int) -> KeptStates:
+        return self._kept.setdefault(index, KeptStates())
 
     def run_block(self, index: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a block.

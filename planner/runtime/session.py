@@ -18,7 +18,7 @@ from planner.runtime import openvino
 from planner.runtime.arrays import native
 from planner.runtime.plugins import DEVICE_OPTION
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
-from planner.runtime.state import SequenceStates, StateError, state_of
+from planner.runtime.state import KeptStates, SequenceStates, StateError, state_of
 
 DeviceTensor = Any
 """A tensor in a device's memory (``onnxruntime.OrtValue``; the library ships no types)."""
@@ -81,6 +81,8 @@ class BlockSession:
         Whether a run in host memory returns the state after it, too.
     trace
         Begin of the name of a file to which onnxruntime writes the time of every node; see :meth:`end_trace`.
+    kept
+        State of sequences that the block continues; by default none.
 
     Raises
     ------
@@ -100,6 +102,7 @@ class BlockSession:
         config: Mapping[str, str] = SESSION_CONFIG,
         show_state: bool = False,
         trace: Path | None = None,
+        kept: KeptStates | None = None,
     ) -> None:
         if threads < 1:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
@@ -120,13 +123,13 @@ class BlockSession:
         self._check_fallback(where)
         pairs = state_of(self._session.get_modelmeta().custom_metadata_map)
         self.state = pairs
-        self._states = SequenceStates(pairs, self._place) if pairs else None
+        self._states = SequenceStates(pairs, self._place, kept) if pairs else None
         self._show_state = show_state
-        kept = {name for pair in pairs for name in (pair.before.name, pair.after)}
+        state = {name for pair in pairs for name in (pair.before.name, pair.after)}
         inputs = tuple(_spec(argument, where) for argument in self._session.get_inputs())
         outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
-        self.inputs = tuple(spec for spec in inputs if spec.name not in kept) + ((SEQUENCE,) if pairs else ())
-        self.outputs = tuple(spec for spec in outputs if spec.name not in kept)
+        self.inputs = tuple(spec for spec in inputs if spec.name not in state) + ((SEQUENCE,) if pairs else ())
+        self.outputs = tuple(spec for spec in outputs if spec.name not in state)
         self.input_names = tuple(spec.name for spec in self.inputs)
         self.output_names = tuple(spec.name for spec in self.outputs)
         # Created once: creating them for each run costs a few per cent of the time of a small block.

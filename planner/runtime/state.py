@@ -23,7 +23,7 @@ from planner.errors import RuntimeSessionError
 from planner.model.chain import SEQUENCE, STATE_METADATA, StatePair, TensorSpec
 
 MAX_SEQUENCES: Final = 64
-"""Number of sequences whose state a block keeps; of more, those that were continued last."""
+"""Number of sequences under way whose state a block keeps; of more, those that were continued last."""
 
 NUMBERS: Final = itertools.count(secrets.randbits(62))
 """Numbers of sequences, which no other of this process has, nor another on the same agents."""
@@ -47,9 +47,37 @@ def state_of(metadata: Mapping[str, str]) -> tuple[StatePair, ...]:
 
 
 @dataclass
-class _Kept:
+class Kept:
+    """The state of a sequence at a block."""
+
     runs: int
+    """Number of runs that have led to it."""
     state: dict[str, Tensor]
+    """By the names of the inputs."""
+    placed: bool = True
+    """Whether it is where the block computes; otherwise in the host's memory."""
+
+
+class KeptStates:
+    """The state of the last sequences at a block, whether or not its session is there."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, Kept] = OrderedDict()
+
+    def get(self, number: int) -> Kept | None:
+        """Return the state of a sequence; None if it is not here."""
+        return self._kept.get(number)
+
+    def put(self, number: int, kept: Kept) -> None:
+        """Keep the state of a sequence, in place of an earlier one."""
+        self._kept[number] = kept
+        self._kept.move_to_end(number)
+        while len(self._kept) > MAX_SEQUENCES:
+            self._kept.popitem(last=False)
+
+    def take(self, number: int) -> Kept | None:
+        """Return the state of a sequence, and keep it no longer."""
+        return self._kept.pop(number, None)
 
 
 class SequenceStates:
@@ -61,16 +89,19 @@ class SequenceStates:
         The block's state.
     place
         Moves numpy arrays to where the block computes.
+    kept
+        The state that is there already, and where more is kept.
     """
 
     def __init__(
         self,
         pairs: tuple[StatePair, ...],
         place: Callable[[dict[str, NDArray[Any]]], dict[str, Tensor]] = lambda arrays: arrays,
+        kept: KeptStates | None = None,
     ) -> None:
         self._pairs = pairs
         self._place = place
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._kept = KeptStates() if kept is None else kept
         self._drawn: dict[str, Tensor] | None = None
 
     def before(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,17 +128,23 @@ class SequenceStates:
                 value=found,
                 expected=f"that after {runs} runs",
             )
+        if not kept.placed:
+            kept.state, kept.placed = self._place(self._fitting(kept.state)), True
         return kept.state
+
+    def _fitting(self, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return a state that another worker has sent, or refuse it."""
+        missing = [pair.before.name for pair in self._pairs if pair.before.name not in state]
+        if missing:
+            raise StateError("the state of the sequence is not whole", where=f"input {missing[0]}")
+        return {pair.before.name: state[pair.before.name] for pair in self._pairs}
 
     def after(self, tensors: Mapping[str, Tensor], outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep the state after a run on ``tensors``, and return the other outputs."""
         state = {pair.before.name: outputs.pop(pair.after) for pair in self._pairs}
         number, runs = self._sequence(tensors)
         if number >= 0:
-            self._kept[number] = _Kept(runs + 1, state)
-            self._kept.move_to_end(number)
-            while len(self._kept) > MAX_SEQUENCES:
-                self._kept.popitem(last=False)
+            self._kept.put(number, Kept(runs + 1, state))
         return outputs
 
     def _sequence(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:

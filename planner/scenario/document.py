@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from planner.errors import Fault, ScenarioError
+from planner.files import read_bounded
 from planner.formats.limits import text_fault
 from planner.formats.yaml import Location, YamlError, parse_yaml
 
@@ -72,7 +73,7 @@ def read_document(path: Path, kind: str = "scenario", keys: str = SCENARIO_KEYS)
         The file cannot be read, is not YAML, repeats a key, or holds no mapping.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path)
         text = parse_yaml(content)
     except FileNotFoundError:
         raise ScenarioError("no such file", where=str(path), expected=f"a {kind} file (YAML)") from None

@@ -269,6 +269,15 @@ class Instance(FrozenModel):
             return (*sizes, float(TOKEN_BYTES) if phase.greedy else last)
         return tuple(map(float, self.cut_bytes(model)))
 
+    def largest_state_bytes(self, model: str) -> int:
+        """Return the largest state of a sequence at a block of a model: at the model's limit, or as far as is known."""
+        costs = self.any_profile(model).sequences
+        if costs is None:
+            return 0
+        decoding = [spec.decode.context for spec in self.scenario.sources.values() if spec.decode is not None]
+        context = costs.max_context or max(costs.measured_context, *decoding, 0)
+        return max(block.state_bytes(context) for block in costs.blocks)
+
     def held_bytes(self, model: str, worker: str) -> tuple[int, ...]:
         """Return the memory that each block takes on ``worker`` while it resides there; length L.
 

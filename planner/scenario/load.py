@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from planner.errors import ScenarioError
-from planner.files import StrPath
+from planner.files import StrPath, read_bounded
 from planner.profiling.recorded_predictions import RecordedPredictions, load_predictions
 from planner.profiling.types import Profile
 from planner.scenario.check import check_scenario
@@ -104,7 +104,7 @@ def read_trace(path: Path) -> tuple[float, ...]:
     """
     expected = "times in seconds, one per line, never decreasing"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"cannot be read: {error}", where=str(path), expected=expected) from None
     times_s = [0.0]

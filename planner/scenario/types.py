@@ -306,6 +306,11 @@ class PolicySpec(Entry):
     """Constants of ``adaptive`` for the goal ``makespan``."""
     pace: PaceParameters = PaceParameters()
     """How workers notice that they, or their links, are slower or faster than expected; under every policy."""
+    sequences: Literal["cheapest", "stay", "move", "restart"] = "cheapest"
+    """What becomes of a sequence whose route a new plan lacks, because a worker has become slow, say. ``stay``: it goes
+    on where its state is; ``move``: its state is sent to the workers of the new route; ``restart``: it starts again
+    there from its tokens; ``cheapest``: what is expected to take least time. Where a worker has left that has some of
+    the state, it starts again."""
     pa_mdi: PaMdiParameters = Field(default=PaMdiParameters(), alias="pa-mdi")
     """Parts of ``pa-mdi``, to leave out in ablation studies."""
 

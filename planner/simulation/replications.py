@@ -33,6 +33,9 @@ Sink = Callable[[Record], None]
 _WAKE_S: Final = 0.5
 """Maximum time this process sleeps, since a signal delivered to another of its threads does not wake it."""
 
+_FEW_BLOCKS: Final = 20_000
+"""Number of blocks that all runs together compute in less time than processes need to start."""
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -104,8 +107,8 @@ def simulate_cases(
     Parameters
     ----------
     processes
-        Number of processes; by default that of the processors. A policy that is registered in this process only runs
-        in this process.
+        Number of processes; by default that of the processors, or this one alone if that is quicker. A policy that is
+        registered in this process only runs in this process.
     dask
         Address of the scheduler of a Dask cluster, where the runs are made instead; it keeps no traces.
     replanner
@@ -125,7 +128,8 @@ def simulate_cases(
         yield from _on_cluster(instance, plan, cases, dask, replanner)
         return
     count = min(processes or os.cpu_count() or 1, len(cases))
-    if not all(known_elsewhere(case.policy) for case in cases):
+    here = processes is None and _are_short(instance, len(cases))
+    if here or not all(known_elsewhere(case.policy) for case in cases):
         count = 1
     if count == 1:
         yield from (simulate_case(instance, plan, case, replanner=replanner) for case in cases)
@@ -135,6 +139,15 @@ def simulate_cases(
         while pending:
             done, pending = wait(pending, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+
+
+def _are_short(instance: Instance, runs: int) -> bool:
+    """Tell whether runs end before a process has started; solving again and sequences may take any time."""
+    spec = instance.scenario
+    if spec.events or any(source.decode is not None for source in spec.sources.values()):
+        return False
+    longest = max(map(instance.length, instance.profiles), default=0)
+    return runs * longest * sum(map(instance.samples, instance.sources)) <= _FEW_BLOCKS
 
 
 def _on_cluster(

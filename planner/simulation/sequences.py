@@ -1,24 +1,26 @@
 """Sequences in a simulated run: each run of one is a sample of the worker at home, and the next follows its result.
 
-Workers know runs only, which they number. Records have the sample, which is the whole sequence. When a worker leaves or
-a new plan moves blocks, its state is lost: it starts again, and its prompt and the tokens so far become a new prompt.
+Workers know runs only, which they number. Records have the sample, which is the whole sequence. A worker keeps the
+state of the blocks that it has run. A block that lacks the state of a run fails, and the sequence starts again: its
+prompt and the tokens so far become a new prompt.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.policy.types import Progress
 from planner.profiling.sequences import TOKEN_BYTES, Run
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord
-from planner.worker.events import Complete, Fail
+from planner.worker.events import Complete, Fail, StateMessage
 
 
 @dataclass
@@ -32,17 +34,21 @@ class _Sequence:
     state: int = 0
     """Number of the state that its runs continue; another one after each start."""
     left: deque[Run] = field(default_factory=deque)
+    pieces: int = 0
+    """Runs of the prompt that are left; after the last one, and each run that follows, a token is known."""
     tokens: int = 0
     first_s: float | None = None
-    lost: bool = False
     restarts: int = 0
+    state_at: dict[int, str] = field(default_factory=dict)
+    """Which worker has the state of each block."""
 
     def start(self, state: int) -> None:
         """Begin with the prompt and the tokens so far, without state."""
         self.state = state
         prompt = self.decode.prompt + self.tokens
         rest = self.decode.model_copy(update={"prompt": prompt, "max_new": self.decode.max_new - self.tokens})
-        self.left, self.lost = deque(rest.runs), False
+        self.left, self.pieces = deque(rest.runs), len(rest.prompt_runs)
+        self.state_at.clear()
 
 
 class Sequences:
@@ -104,6 +110,35 @@ class Sequences:
         sequence = self._under_way.get((source, number))
         return None if sequence is None else sequence.left[0]
 
+    def progress(self, source: str, number: int) -> Progress:
+        """Return how far the sequence of a run is."""
+        left = self._under_way[source, number].left
+        return Progress(left[0].past, left[0].new, len(left) - 1)
+
+    def has_state(self, source: str, number: int, worker: str, blocks: Iterable[int]) -> bool:
+        """Return whether a worker has the state that blocks need in a run, and let it keep that after the run."""
+        sequence = self._under_way.get((source, number))
+        if sequence is None:
+            return True
+        if sequence.left[0].past == 0:
+            sequence.state_at |= dict.fromkeys(blocks, worker)
+        return all(sequence.state_at.get(block) == worker for block in blocks)
+
+    def give_state(self, message: StateMessage, sender: str) -> int:
+        """Return the size of the state at a block that a worker sends, and has no longer then; 0 if it has none."""
+        sequence = self._under_way.get((message.key.source, message.key.sample))
+        costs = self._instance.any_profile(message.model).sequences
+        if sequence is None or costs is None or sequence.state_at.get(message.block) != sender:
+            return 0
+        del sequence.state_at[message.block]
+        return costs.blocks[message.block].state_bytes(sequence.left[0].past)
+
+    def take_state(self, message: StateMessage, receiver: str) -> None:
+        """Let a worker have the state at a block that another has sent."""
+        sequence = self._under_way.get((message.key.source, message.key.sample))
+        if sequence is not None and sequence.state == message.sequence:
+            sequence.state_at.setdefault(message.block, receiver)
+
     def size_bytes(self, model: str, source: str, number: int, cut: int) -> int | None:
         """Return the size of a cut in a run; None for what is no run."""
         sequence = self._under_way.get((source, number))
@@ -116,24 +151,24 @@ class Sequences:
         greedy = cut == len(costs.blocks) and sequence.decode.next == "argmax"
         return TOKEN_BYTES if greedy else round(float(self._sizes[key][cut]))
 
-    def lose(self, source: str | None = None) -> None:
-        """Let the state of all sequences be lost, or of those of one source."""
+    def lose(self, worker: str) -> None:
+        """Let the state that a worker has be lost."""
         for sequence in self._under_way.values():
-            sequence.lost |= source in (None, sequence.source)
+            kept = {block: name for block, name in sequence.state_at.items() if name != worker}
+            sequence.state_at = kept
 
     def ended(self, effect: Complete | Fail, now_s: float) -> SampleRecord | int:
         """Take the end of a run; return the number of the next one, or the record of the sequence that has ended."""
         sequence = self._under_way.pop((effect.key.source, effect.key.sample))
-        failed = isinstance(effect, Fail)
-        if failed or sequence.lost:
+        if isinstance(effect, Fail):
             sequence.restarts += 1
             if sequence.restarts > MAX_RESTARTS:
-                reason = effect.reason if isinstance(effect, Fail) else "its state was lost again and again"
-                return self._record(sequence, now_s, effect, reason)
+                return self._record(sequence, now_s, effect, effect.reason)
             sequence.start(next(self._states))
             return self._numbered(sequence)
         sequence.left.popleft()
-        if not sequence.left or (sequence.left[0].new == 1 and sequence.left[0].past >= sequence.decode.prompt):
+        sequence.pieces -= 1
+        if sequence.pieces <= 0:
             sequence.tokens, sequence.restarts = sequence.tokens + 1, 0
             sequence.first_s = now_s if sequence.first_s is None else sequence.first_s
         return self._numbered(sequence) if sequence.left else self._record(sequence, now_s, effect, "")

@@ -28,6 +28,7 @@ from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRec
 from planner.worker.events import (
     Arrived,
     BlockEnded,
+    BlockFailed,
     Complete,
     Effect,
     Event,
@@ -41,6 +42,7 @@ from planner.worker.events import (
     RunBlock,
     Send,
     SetTimer,
+    StateMessage,
     TaskMessage,
     Tell,
     TimedOut,
@@ -195,6 +197,11 @@ class Simulator:
 
     def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
         start_s = self._heap.now_s
+        blocks = range(run.block, run.session_end + 1)
+        if not self._sequences.has_state(run.key.source, run.key.sample, worker.name, blocks):
+            failed = BlockFailed(run.key, run.block, "the state of the sequence is not here")
+            self._heap.at(start_s, partial(self._step_same, worker, failed))
+            return
         tokens = self._sequences.run(run.key.source, run.key.sample)
         mean_s = None if tokens is None else float(self._run_times.block_s(run.model, worker.name, tokens)[run.block])
         service_s = device.service_s(run, mean_s)
@@ -227,12 +234,14 @@ class Simulator:
         if path is None:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
         received = Received(name, send.message)
-        size_bytes = self._size_bytes(send) if send.message.key.source in self._generating else send.size_bytes
+        size_bytes = self._size_bytes(name, send) if send.message.key.source in self._generating else send.size_bytes
         device = self._devices[name]
         device.sending()
 
         def deliver(at_s: float) -> None:
             self._events += 1
+            if size_bytes and isinstance(send.message, StateMessage):
+                self._sequences.take_state(send.message, send.to)
             self._deliver(send.to, received, at_s)
 
         def occupied(hop: Hop, start_s: float, end_s: float) -> None:
@@ -244,9 +253,11 @@ class Simulator:
 
         self._network.submit(path, size_bytes, send.priority, deliver, occupied)
 
-    def _size_bytes(self, send: Send) -> int:
+    def _size_bytes(self, sender: str, send: Send) -> int:
         """Return what a transfer of a run of a sequence carries; it has other sizes than the profile's."""
         message = send.message
+        if isinstance(message, StateMessage):
+            return self._sequences.give_state(message, sender)
         if isinstance(message, FailureMessage):
             return send.size_bytes
         model = (
@@ -270,7 +281,13 @@ class Simulator:
     def _run(self, source: str, number: int) -> Arrived:
         """Return the arrival of a run of a sequence."""
         sequences = self._sequences
-        return Arrived(source, number, sequence=sequences.state(source, number), greedy=sequences.greedy(source))
+        return Arrived(
+            source,
+            number,
+            sequence=sequences.state(source, number),
+            greedy=sequences.greedy(source),
+            progress=sequences.progress(source, number),
+        )
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
@@ -312,7 +329,7 @@ class Simulator:
             self._devices[name].slowness = 1.0
         elif event.action == "leave" and name in self._workers:
             self._fail_pending(self._workers.pop(name), f"{name} left")
-            self._sequences.lose()
+            self._sequences.lose(name)
             self._send_all(name, Left(name))
         elif event.action == "join" and name not in self._workers:
             device = self._new_device(name)
@@ -361,9 +378,8 @@ class Simulator:
         unchanged = (absent, slowness) == (self._absent(), self._slowed.slowness)
         plan = replan(absent, slowness) if unchanged else None
         if plan is not None:
-            self._sequences.lose()
             for worker in list(self._workers.values()):
-                self._step_worker(worker, Replanned(plan))
+                self._step_worker(worker, Replanned(plan, dict(slowness)))
 
     def _fail_pending(self, worker: Worker, reason: str) -> None:
         for key, created_s in worker.pending.items():

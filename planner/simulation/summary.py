@@ -98,6 +98,9 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
     seeds = _seeds(next(iter(policies.values())))
     figures = {name: _intervals(runs) for name, runs in policies.items()}
     timed = [source for source, deadline_s in instance.deadlines.items() if deadline_s is not None]
+    ends = ["failed"]
+    if any(spec.late == "drop" or spec.queue_timeout_s is not None for spec in instance.scenario.sources.values()):
+        ends.append("dropped")
     yield Table(
         f"Mean delays under each policy, the same arrivals for all, {seeds}",
         (
@@ -106,7 +109,7 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
             *([">accuracy"] if instance.calibrated else []),
             *(f">{source}, priority {spec.priority:g}" for source, spec in instance.scenario.sources.items()),
             *(f">{source} missed" for source in timed),
-            ">failed",
+            *(f">{end}" for end in ends),
             ">makespan",
         ),
         [
@@ -116,7 +119,7 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
                 *([_percent(_weighted_accuracy(values, instance))] if instance.calibrated else []),
                 *(_delay(source["mean_delay_s"]) for source in values["sources"].values()),
                 *(_percent(values["sources"][source]["miss_share"]) for source in timed),
-                f"{sum(source['failed'].mean for source in values['sources'].values()):g}",
+                *(f"{sum(source[end].mean for source in values['sources'].values()):g}" for end in ends),
                 f"{values['makespan_s'].mean:.1f} s",
             )
             for name, values in figures.items()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from planner.cluster import on_cluster
 from planner.errors import SolveError
-from planner.plan.evaluate import weighted_means
+from planner.plan.evaluate import weighted_means, weighted_misses
 from planner.plan.types import PlanSpec
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
@@ -33,6 +33,8 @@ class Compared:
         Why there is no plan, in words.
     delay_s
         Evaluated mean delay Σ p λ T / Σ p λ, in seconds.
+    miss_share
+        Evaluated share of late samples Σ p λ M / Σ p λ; None where no source has a deadline.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Compared:
     plan: PlanSpec | None = None
     reasons: tuple[str, ...] = ()
     delay_s: float | None = None
+    miss_share: float | None = None
 
 
 def compare(
@@ -110,8 +113,19 @@ def _result(instance: Instance, method: str, limits: _Limits) -> Compared:
         reasons = tuple(str(fault) for fault in error.faults)
         return Compared(method, "refused", perf_counter() - started_s, reasons=reasons)
     plan = solution.plan
-    delay_s = weighted_means(instance, plan.sources)[0] if plan else None
-    return Compared(method, solution.status, perf_counter() - started_s, plan, solution.reasons, delay_s)
+    solve_s = perf_counter() - started_s
+    if plan is None:
+        return Compared(method, solution.status, solve_s, reasons=solution.reasons)
+    timed = any(deadline_s is not None for deadline_s in instance.deadlines.values())
+    return Compared(
+        method,
+        solution.status,
+        solve_s,
+        plan,
+        solution.reasons,
+        delay_s=weighted_means(instance, plan.sources)[0],
+        miss_share=weighted_misses(instance, plan.sources) if timed else None,
+    )
 
 
 def best_bounds(results: Sequence[Compared]) -> dict[str, float]:

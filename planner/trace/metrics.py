@@ -202,6 +202,11 @@ class SourceMetrics:
         return self.missed / self.offered if self.missed is not None and self.offered else None
 
     @property
+    def drop_share(self) -> float | None:
+        """Share of the offered samples that were dropped; None without a sample."""
+        return self.dropped / self.offered if self.offered else None
+
+    @property
     def measured_accuracy(self) -> float | None:
         """Fraction of correct results, or None if no result could be checked."""
         return self.correct / self.judged if self.judged else None

@@ -9,13 +9,17 @@ Samples arrive at the rates of the run but at other times, drawn with another se
 processors and caches idle, and cost less than in the run. Causes that slow one block down, such as heat, another
 program or the agent's own messages, slow the next blocks down, too, which makes queues longer. So the order of the
 measured times is kept.
+
+The runs of a sequence have unlike tokens, so their times count relative to those of the profile's curves: a block is
+slower by one factor in prompts, and by another in steps.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import Final, NamedTuple, TypeVar
@@ -24,9 +28,11 @@ import numpy as np
 
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
+from planner.profiling.sequences import Run
 from planner.profiling.types import BlockCost, Profile
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance, NetworkPath
+from planner.scenario.run_times import RunTimes
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 
 _K = TypeVar("_K")
@@ -49,11 +55,18 @@ class BlockTime(NamedTuple):
     block: int
     time_s: float
     last_block: int | None = None
+    run: Run | None = None
+    """Tokens of the run of a sequence."""
 
     @property
     def session(self) -> tuple[str, int, int]:
         """The model, and the first and last block of the session."""
         return self.model, self.block, self.block if self.last_block is None else self.last_block
+
+    @property
+    def kind(self) -> str:
+        """Which curve of the profile it belongs to: that of prompts, that of steps, or none of them."""
+        return "" if self.run is None else "step" if self.run.new == 1 else "prompt"
 
 
 @dataclass(frozen=True)
@@ -78,21 +91,38 @@ class InSituCosts:
             times[time.session].append(time.time_s)
         return times
 
+    def means_s(self, instance: Instance, worker: str) -> dict[tuple[str, int, int], dict[str, tuple[float, float]]]:
+        """Return the mean time of each session and kind of run, as measured and as profiled."""
+        found: dict[tuple[str, int, int], dict[str, tuple[float, float]]] = {}
+        by_kind = defaultdict[tuple[tuple[str, int, int], str], list[tuple[float, float]]](list)
+        expected_s = _Expected(instance, worker)
+        for time in self.blocks.get(worker, ()):
+            by_kind[time.session, time.kind].append((time.time_s, expected_s.of(time)))
+        for (session, kind), times in by_kind.items():
+            measured, expected = np.mean(times, axis=0).tolist()
+            found.setdefault(session, {})[kind] = measured, expected
+        return found
+
     def slowness(self, instance: Instance) -> dict[str, float]:
         """Return measured divided by profiled time of the blocks of each worker that ran any."""
-        return {
-            worker: sum(float(np.mean(times)) for times in times_s.values())
-            / sum(_profiled_s(instance, worker, *session) for session in times_s)
-            for worker in self.blocks
-            if (times_s := self.times_s(worker))
-        }
+        found = {}
+        for worker in self.blocks:
+            means_s = [pair for kinds in self.means_s(instance, worker).values() for pair in kinds.values()]
+            if means_s:
+                found[worker] = sum(measured for measured, _ in means_s) / sum(expected for _, expected in means_s)
+        return found
 
-    def factors(self) -> dict[str, list[float]]:
-        """Return the time of each block divided by the mean time of that block, by worker and in order."""
+    def factors(self, instance: Instance) -> dict[str, list[float]]:
+        """Return the time of each block relative to the mean time of that block, by worker and in order."""
         factors = {}
         for worker, blocks in self.blocks.items():
-            means_s = {key: float(np.mean(times)) for key, times in self.times_s(worker).items()}
-            factors[worker] = [time.time_s / means_s[time.session] for time in blocks]
+            means_s, expected_s = self.means_s(instance, worker), _Expected(instance, worker)
+            ratios = {
+                (session, kind): measured / expected
+                for session, kinds in means_s.items()
+                for kind, (measured, expected) in kinds.items()
+            }
+            factors[worker] = [time.time_s / expected_s.of(time) / ratios[time.session, time.kind] for time in blocks]
         return factors
 
 
@@ -123,6 +153,20 @@ class CalibrationRuns:
         return [worker for worker, (before, after) in slowness.items() if after and abs(after / before - 1) > DRIFT]
 
 
+class _Expected:
+    """Times of sessions on a worker by the profiles, in seconds."""
+
+    def __init__(self, instance: Instance, worker: str) -> None:
+        self._instance, self._worker = instance, worker
+        self._runs = RunTimes(instance)
+
+    def of(self, time: BlockTime) -> float:
+        """Return the profiled time of what has been measured."""
+        if time.run is None:
+            return float(self._instance.sessions_s(time.model, self._worker, [time.session[1:]])[0][0])
+        return float(self._runs.block_s(time.model, self._worker, time.run)[time.block])
+
+
 def _joined(first: Mapping[_K, Sequence[_V]], second: Mapping[_K, Sequence[_V]]) -> dict[_K, list[_V]]:
     return {key: [*first.get(key, ()), *second.get(key, ())] for key in {**first, **second}}
 
@@ -148,7 +192,18 @@ def calibrate(
     """
     # Without re-planning, since the costs of this plan are wanted.
     shortened = replace(deployment, instance=shortened_instance(deployment, predicted, duration_s), replan=None)
-    return in_situ_costs(coordinator.run(shortened, ready_timeout_s=ready_timeout_s).records)
+    records = coordinator.run(shortened, ready_timeout_s=ready_timeout_s).records
+    return in_situ_costs(records, partial(runs_of, deployment))
+
+
+def runs_of(deployment: Deployment, sample: SampleRecord) -> Sequence[Run] | None:
+    """Return the runs of a sample that is a sequence, in order; None for any other."""
+    decode = deployment.instance.scenario.sources[sample.source].decode
+    if decode is None:
+        return None
+    prompts = deployment.prompts(sample.source)
+    prompt = len(prompts[sample.sample % len(prompts)])
+    return decode.model_copy(update={"prompt": prompt, "max_new": max(sample.tokens or 0, 1)}).runs
 
 
 def shortened_instance(deployment: Deployment, predicted: Iterable[Record], duration_s: float) -> Instance:
@@ -168,12 +223,19 @@ def shortened_instance(deployment: Deployment, predicted: Iterable[Record], dura
     return instance.with_sources(replayed).with_scenario(events=()).model_copy(update={"traces": traces})
 
 
-def in_situ_costs(records: Iterable[Record]) -> InSituCosts:
+def in_situ_costs(
+    records: Iterable[Record], runs: Callable[[SampleRecord], Sequence[Run] | None] = lambda _: None
+) -> InSituCosts:
     """Return the times of blocks and transfers in a run's records, without the waiting for others.
 
     The time between the end of a block and the start of the worker's next one, or between the arrival of a block's
     input and its start on an idle worker, is work of the agent and counts for that block. Only transfers that found
-    their network resource idle count.
+    their network resource idle count. Sequences that have started again do not count.
+
+    Parameters
+    ----------
+    runs
+        Returns the runs of a sequence; None for other samples.
     """
     ended: dict[tuple[str, int], SampleRecord] = {}
     steps = defaultdict[tuple[str, int], list[BlockRecord | TransferRecord]](list)
@@ -185,12 +247,17 @@ def in_situ_costs(records: Iterable[Record]) -> InSituCosts:
     computed = defaultdict[str, list[_Ready]](list)
     carried = defaultdict[str, list[TransferRecord]](list)
     for sample, alone in _alone(ended.values()):
-        if sample.origin is None:
+        own = steps[sample.source, sample.sample]
+        of_sample = runs(sample)
+        if sample.origin is None or not _ran_once(own, of_sample):
             continue
         ready_s = sample.created_s if alone else inf  # otherwise its worker may have held it back
-        for step in sorted(steps[sample.source, sample.sample], key=_order):
+        seen = Counter[int]()
+        for step in sorted(own, key=_order if of_sample is None else lambda step: step.start_s):
             if isinstance(step, BlockRecord):
-                computed[step.worker].append(_Ready(step, sample.origin.model, ready_s))
+                run = None if of_sample is None else of_sample[seen[step.block]]
+                seen[step.block] += 1
+                computed[step.worker].append(_Ready(step, sample.origin.model, ready_s, run))
             else:
                 carried[step.resource].append(step)
             ready_s = step.end_s
@@ -200,21 +267,30 @@ def in_situ_costs(records: Iterable[Record]) -> InSituCosts:
     )
 
 
+def _ran_once(steps: Iterable[BlockRecord | TransferRecord], runs: Sequence[Run] | None) -> bool:
+    """Return whether each block of a sequence ran once in each of its runs; other samples may run again."""
+    if runs is None:
+        return True
+    counts = Counter(step.block for step in steps if isinstance(step, BlockRecord))
+    return all(count == len(runs) for count in counts.values())
+
+
 class _Ready(NamedTuple):
     """A block that was run, and the time from which it could have run on an idle worker."""
 
     block: BlockRecord
     model: str
     since_s: float
+    run: Run | None
 
 
 def _block_costs(computed: Iterable[_Ready]) -> list[BlockTime]:
     """Return the times of one worker's blocks, in the order in which they ran."""
     costs, free_s = [], -inf
-    for block, model, since_s in sorted(computed, key=lambda ready: ready.block.start_s):
+    for block, model, since_s, run in sorted(computed, key=lambda ready: ready.block.start_s):
         begin_s = min(block.start_s, max(since_s, free_s))
         if block.batch == 1:
-            costs.append(BlockTime(model, block.block, block.end_s - begin_s, block.last_block))
+            costs.append(BlockTime(model, block.block, block.end_s - begin_s, block.last_block, run))
         free_s = block.end_s
     return costs
 
@@ -272,23 +348,20 @@ def _class_of(instance: Instance, worker: str) -> str:
     return f"{instance.worker(worker).device_class} as {worker}"
 
 
-def _profiled_s(instance: Instance, worker: str, model: str, first: int, last: int) -> float:
-    return float(instance.sessions_s(model, worker, [(first, last)])[0][0])
-
-
 def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts, slowness: float) -> Profile:
     """Return a profile by what was measured; blocks that are joined are slower by the same factor, and so their saving.
 
     One that ran in several sessions has the mean of their factors.
     """
     profile, block_s = instance.profile(model, worker), instance.block_s(model, worker).tolist()
-    found: list[list[float]] = [[] for _ in profile.blocks]
-    for (name, first, last), times in costs.times_s(worker).items():
-        if name == model:
-            factor = float(np.mean(times)) / _profiled_s(instance, worker, model, first, last)
-            for index in range(first, last + 1):
-                found[index].append(factor)
-    factors = [float(np.mean(each)) if each else slowness for each in found]
+    found: list[dict[str, list[float]]] = [defaultdict(list) for _ in profile.blocks]
+    for (name, first, last), kinds in costs.means_s(instance, worker).items():
+        for kind, (measured, expected) in kinds.items():
+            for index in range(first, last + 1) if name == model else ():
+                found[index][kind].append(measured / expected)
+    kinds_of = [{kind: float(np.mean(each)) for kind, each in kinds.items()} for kinds in found]
+    factors = [float(np.mean(list(kinds.values()))) if kinds else slowness for kinds in kinds_of]
+    relative = float(np.mean(instance.block_s(model, worker) / [block.mean_s for block in profile.blocks]))
 
     def cost_at(index: int, block: BlockCost) -> BlockCost:
         mean_s = block_s[index] * factors[index]
@@ -302,6 +375,12 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
             "fusion_saving_s": tuple(
                 saving_s * block_s[index] / profile.blocks[index].mean_s * factors[index]
                 for index, saving_s in enumerate(profile.fusion_saving_s, start=1)
+            ),
+            "sequences": None
+            if profile.sequences is None
+            else profile.sequences.scaled(
+                [relative * kinds.get("prompt", factor) for kinds, factor in zip(kinds_of, factors, strict=True)],
+                [relative * kinds.get("step", factor) for kinds, factor in zip(kinds_of, factors, strict=True)],
             ),
             "interval": None,
             "colocation": None,

@@ -9,7 +9,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from planner.errors import UsageError, explain
-from planner.files import StrPath
+from planner.files import StrPath, read_bounded
 from planner.formats.json import parse_json
 from planner.model.chain import Chain
 from planner.profiling.operating_points import LabelledSamples, check_labels, load_samples
@@ -73,7 +73,7 @@ def read_prompts(files: Mapping[str, StrPath], instance: Instance) -> dict[str, 
 
 def _read_prompts(path: Path, decode: DecodeSpec, costs: Sequence[SequenceCosts | None]) -> list[list[int]]:
     try:
-        prompts = PROMPTS.validate_python(parse_json(path.read_bytes()), strict=True)
+        prompts = PROMPTS.validate_python(parse_json(read_bounded(path)), strict=True)
     except OSError as error:
         raise UsageError("the prompts cannot be read", where=str(path), value=explain(error)) from error
     except ValueError as error:

@@ -209,6 +209,7 @@ _FIGURES: Final = {
     "ttft_s": "mean time to first token",
     "tpot_s": "mean time per token",
     "miss_share": "late or dropped",
+    "drop_share": "dropped",
 }
 
 

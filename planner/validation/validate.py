@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from planner.errors import UsageError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
@@ -102,12 +101,6 @@ def validate(
     """
     instance = deployment.instance
     sequences = [name for name, spec in instance.scenario.sources.items() if spec.decode is not None]
-    if sequences and calibrate_s:
-        raise UsageError(
-            "there are no calibration runs of sequences",
-            where=f"sources.{sequences[0]}.decode",
-            expected="a run without --calibrate",
-        )
     inputs = {source: deployment.inputs(source) for source in instance.sources if source not in sequences}
     whole = {name: model.model_bytes() for name, model in models.items()}
     drawn = [source for source in inputs if source not in deployment.sent]
@@ -152,7 +145,7 @@ def validate(
         return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated, intervals=intervals)
     runs = CalibrationRuns(before, after)
     calibrated = with_in_situ_costs(instance, runs.costs)
-    predicted = _predict(calibrated, deployment, runs.costs.factors())
+    predicted = _predict(calibrated, deployment, runs.costs.factors(instance))
     validation = judge(calibrated, predicted, measurement, numerics, distinct, emulated=emulated)
     limits = {*validation.host_limits, *runs.drifted(instance)}
     return replace(

@@ -97,14 +97,8 @@ class SourceComparison:
         return wilson(self.measured.measured_accuracy, min(self.measured.judged, self.inputs))
 
     @property
-    def miss_interval(self) -> Bounds | None:
-        """95 % confidence interval of the measured share of late samples; None without a deadline or a sample."""
-        share = self.measured.miss_share
-        return None if share is None else wilson(share, self.measured.offered)
-
-    @property
     def figures(self) -> tuple[Figure, ...]:
-        """Percentiles of the delay; of sequences the times of tokens; with a deadline the share of late samples."""
+        """Percentiles of the delay; of sequences the times of tokens; the share of samples late or dropped."""
         return tuple(self._figures())
 
     def _figures(self) -> Iterator[Figure]:
@@ -120,8 +114,12 @@ class SourceComparison:
             mean_interval = getattr(measured, name.replace("_s", "_interval_s"))
             if promised is not None and found is not None and mean_interval is not None:
                 yield Figure(name, promised, found, Bounds(*mean_interval))
-        if predicted.miss_share is not None and measured.miss_share is not None and self.miss_interval is not None:
-            yield Figure("miss_share", predicted.miss_share, measured.miss_share, self.miss_interval)
+        drops = bool(predicted.dropped or measured.dropped)
+        share = "miss_share" if measured.missed is not None else "drop_share" if drops else None
+        if share is not None:
+            promised, found = getattr(predicted, share), getattr(measured, share)
+            if promised is not None and found is not None:
+                yield Figure(share, promised, found, wilson(found, measured.offered))
 
     @property
     def accurate(self) -> bool:

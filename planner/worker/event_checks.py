@@ -13,12 +13,16 @@ from planner.worker.events import (
     BlockEnded,
     BlockFailed,
     Event,
+    ForgetMessage,
     Joined,
     Left,
     Received,
     Replanned,
     Reprioritised,
     RequestMessage,
+    SequenceEnded,
+    StateMessage,
+    StateRequest,
     StatusMessage,
     TaskMessage,
     TimedOut,
@@ -57,6 +61,7 @@ class EventChecks:
             Left: self._other,
             Joined: self._other,
             Replanned: self._replanned,
+            SequenceEnded: self._sequence_ended,
             Reprioritised: self._reprioritised,
         }
 
@@ -89,11 +94,24 @@ class EventChecks:
             self._refuse("worker", event.sender)
         if isinstance(message, StatusMessage):
             return
-        source = message.key.source
+        source = message.source if isinstance(message, ForgetMessage) else message.key.source
         if source not in self._sources:
             self._refuse("source", source)
         if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
             self._task(message.task, message.last_block)
+        elif isinstance(message, StateRequest):
+            self._blocks(message.model, message.first_block, message.last_block)
+            if not isfinite(message.priority):
+                raise ProtocolError(f"a request for state of priority {message.priority}")
+        elif isinstance(message, StateMessage):
+            self._blocks(message.model, message.block, message.block)
+
+    def _blocks(self, model: str, first: int, last: int) -> None:
+        length = self._lengths.get(model)
+        if length is None:
+            self._refuse("model", model)
+        elif not 0 <= first <= last < length:
+            raise ProtocolError(f"no blocks {first} to {last} of {model}, which has {length}")
 
     def _task(self, task: Task, last_block: int | None) -> None:
         length = self._lengths.get(task.model)
@@ -119,6 +137,9 @@ class EventChecks:
             if self._follows_stages and not next_block <= stage.last_block < length:
                 raise ProtocolError(f"no stage from block {next_block} to {stage.last_block} of {task.model}")
             next_block = stage.last_block + 1
+        for stage in task.state_at:
+            if stage.worker not in self._workers:
+                self._refuse("worker", stage.worker)
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
         ends: Sequence[int] = () if running is None or running.task.key != event.key else running.session_ends
@@ -167,6 +188,10 @@ class EventChecks:
                 for stage in route.stages:
                     if stage.worker not in self._workers:
                         self._refuse("worker", stage.worker)
+
+    def _sequence_ended(self, event: SequenceEnded, _: Waiting | None) -> None:
+        if not self._home.owns(event.source):
+            raise ProtocolError(f"{self._view.worker} is not the home of {event.source}, whose sequence ends")
 
     def _reprioritised(self, event: Reprioritised, _: Waiting | None) -> None:
         if event.source not in self._sources:

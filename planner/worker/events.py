@@ -6,13 +6,13 @@ the tensors of a sample stay with the driver, which knows them by their :class:`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from planner.plan.types import PlanSpec
-from planner.policy.types import SampleKey, Status, Task
+from planner.policy.types import Progress, SampleKey, Status, Task
 from planner.trace.records import Origin, SampleRecord
 
 # ---- messages between workers -------------------------------------------------------------------------------------
@@ -88,6 +88,41 @@ class AnswerMessage:
 
 
 @dataclass(slots=True)
+class StateRequest:
+    """Request for the state of a sequence at some blocks, each of which is answered with a :class:`StateMessage`."""
+
+    key: SampleKey
+    """The task that waits for it."""
+    model: str
+    first_block: int
+    last_block: int
+    sequence: int
+    priority: float
+    kind: Literal["state_request"] = "state_request"
+
+
+@dataclass(slots=True)
+class StateMessage:
+    """The state of a sequence at a block, whose tensors travel with it; none if the sender does not have it."""
+
+    key: SampleKey
+    """The task that waits for it."""
+    model: str
+    block: int
+    sequence: int
+    kind: Literal["state"] = "state"
+
+
+@dataclass(slots=True)
+class ForgetMessage:
+    """A sequence has ended: its state is needed no more, here and where its tasks were sent."""
+
+    source: str
+    sequence: int
+    kind: Literal["forget"] = "forget"
+
+
+@dataclass(slots=True)
 class StatusMessage:
     """The status that a worker tells others."""
 
@@ -95,10 +130,10 @@ class StatusMessage:
     kind: Literal["status"] = "status"
 
 
-Parcel: TypeAlias = TaskMessage | ResultMessage | FailureMessage
+Parcel: TypeAlias = TaskMessage | ResultMessage | FailureMessage | StateMessage
 """Messages about a sample, which have its priority."""
 
-Note: TypeAlias = RequestMessage | AnswerMessage | StatusMessage
+Note: TypeAlias = RequestMessage | AnswerMessage | StateRequest | ForgetMessage | StatusMessage
 """Messages without tensors by which workers coordinate; sent ahead of all data."""
 
 Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
@@ -108,10 +143,11 @@ class Timer(NamedTuple):
     """Purpose of a timer.
 
     It is a sample's route, its result, answers to a request, the end of a window, a reservation, the latest time at
-    which a waiting sample may go on, or the end of the time that it waits for a larger batch.
+    which a waiting sample may go on, the end of the time that it waits for a larger batch, or the state of its
+    sequence.
     """
 
-    purpose: Literal["route", "result", "answers", "window", "reservation", "latest", "batch"]
+    purpose: Literal["route", "result", "answers", "window", "reservation", "latest", "batch", "state"]
     key: SampleKey
 
 
@@ -132,6 +168,8 @@ class Arrived:
     """Number of the sequence that it continues, if its model keeps state."""
     greedy: bool = False
     """Whether only the likeliest token of its result is needed; the worker of the last block chooses it."""
+    progress: Progress | None = None
+    """How far that sequence is; None if that is not known."""
     kind: Literal["arrived"] = "arrived"
 
 
@@ -208,7 +246,18 @@ class Replanned:
     """Another plan applies from now on; samples in flight keep their routes."""
 
     plan: PlanSpec
+    slowness: dict[str, float] = field(default_factory=dict)
+    """How many times slower than profiled each slow worker is, by which the plan was made."""
     kind: Literal["replanned"] = "replanned"
+
+
+@dataclass(slots=True)
+class SequenceEnded:
+    """A sequence of this worker's own has ended, or starts again under another number."""
+
+    source: str
+    sequence: int
+    kind: Literal["sequence_ended"] = "sequence_ended"
 
 
 @dataclass(slots=True)
@@ -221,7 +270,17 @@ class Reprioritised:
 
 
 Event: TypeAlias = (
-    Arrived | Received | BlockEnded | BlockFailed | TimedOut | Transferred | Left | Joined | Replanned | Reprioritised
+    Arrived
+    | Received
+    | BlockEnded
+    | BlockFailed
+    | TimedOut
+    | Transferred
+    | Left
+    | Joined
+    | Replanned
+    | SequenceEnded
+    | Reprioritised
 )
 
 # ---- effects ------------------------------------------------------------------------------------------------------
@@ -325,7 +384,15 @@ class Discard:
     kind: Literal["discard"] = "discard"
 
 
-Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard
+@dataclass(slots=True)
+class Forget:
+    """Drop the state of a sequence at the blocks of this worker."""
+
+    sequence: int
+    kind: Literal["forget"] = "forget"
+
+
+Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard | Forget
 
 
 @dataclass(slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
 from planner.plan.types import Route
 from planner.policy.candidate_routes import whole_model_at_home
-from planner.policy.types import Policy, Refuse, SampleKey, Task, WorkerState
+from planner.policy.state_moves import choose
+from planner.policy.types import Policy, Progress, Refuse, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
 from planner.worker.events import Arrived, Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
 from planner.worker.lateness import Lateness
@@ -29,6 +30,8 @@ class _Pending:
     sequence: int | None = None
     """Number of the sequence that it continues; None for other samples."""
     greedy: bool = False
+    progress: Progress | None = None
+    """How far the sequence is."""
     started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
@@ -88,6 +91,8 @@ class Home:
         self._asked_again_s = dict.fromkeys(self._reservoirs, -inf)
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._delays = {source: Delays(patience) for source in self._reservoirs}
+        self.slowness: Mapping[str, float] = {}
+        """How slow workers are by which the plan was made again."""
         self.starts = 0
         """Number of attempts that have started."""
 
@@ -108,7 +113,9 @@ class Home:
         """Take a new sample, with a priority and a limit of time of its own if it has them."""
         now_s, source, sample = self._state.now_s, event.source, event.sample
         latest_s = None if event.within_s is None else now_s + event.within_s
-        self._pending[source, sample] = _Pending(now_s, event.priority, latest_s, event.sequence, event.greedy)
+        self._pending[source, sample] = _Pending(
+            now_s, event.priority, latest_s, event.sequence, event.greedy, event.progress
+        )
         self._reservoirs[source].insert(self._place_in_reservoir(source, event.priority), sample)
         self._admit(source)
         self._limit_wait(source, sample)
@@ -150,6 +157,7 @@ class Home:
         if pending is None:
             self._output.effects.append(Discard(key))
             return
+        self._stickiness.moved(key.source, pending.sequence)
         if self._timed and pending.attempt == 0:
             self._delays[key.source].back(self._state.now_s, pending.started_s)
         self._output.effects.append(Complete(key, pending.created_s, origin))
@@ -218,6 +226,7 @@ class Home:
             latest_s=pending.latest_s,
             sequence=pending.sequence,
             greedy=pending.greedy,
+            state_at=self._stickiness.state_at(source, pending.sequence),
         )
         if self._state.now_s > self._lateness.latest_s(task, 0):  # along this route, even if not along the fastest
             self._drop((source, sample), self._lateness.late_s(task, 0))
@@ -245,9 +254,33 @@ class Home:
             if sticky is not None and view.passable(view.worker, sticky):
                 return sticky
             route = self._policy.route(view, source)
-            if not isinstance(route, Refuse):
+            if isinstance(route, Route):
+                route = self._with_state(source, reservoir[0], route)
+                if route is not None:
+                    return route
+            elif not isinstance(route, Refuse):
                 return route
-            self._drop((source, reservoir[0]), route.late_s, refused=True)
+            else:
+                self._drop((source, reservoir[0]), route.late_s, refused=True)
+
+    def _with_state(self, source: str, sample: int, route: Route) -> Route | None:
+        """Return the route of a sample, which its sequence may stay on or move to; None if that has to start again."""
+        pending = self._pending[source, sample]
+        progress, old = pending.progress, self._stickiness.last_route(source, pending.sequence)
+        begins = progress is not None and progress.past == 0
+        if old is None or begins or old.stages == route.stages:
+            return route
+        choice = choose(self._state.view, source, old, route, progress=progress, slowness=self.slowness)
+        if choice == "stay":
+            return old
+        if choice == "move":
+            self._stickiness.move(source, pending.sequence, old.stages)
+        if choice == "move" or progress is None:  # it may begin with this run
+            return route
+        self._end((source, sample))
+        reason = "its sequence starts again on a new route"
+        self._output.effects.append(Fail(SampleKey(source, sample, pending.attempt), pending.created_s, reason))
+        return None
 
     def _ask_again(self, source: str, at_s: float) -> None:
         """Ask for the route of the next sample at a time, unless it is asked for before."""

@@ -68,14 +68,14 @@ class Lateness:
     ) -> str:
         """Return in words why a sample is dropped now."""
         if refused:
-            return f"refused: expected to miss its deadline by {format_quantity(late_s or 0.0, 'time')}"
+            return f"refused, expected to miss its deadline by {format_quantity(late_s or 0.0, 'time')}"
         if own_s is not None and self._state.now_s >= own_s:
             return f"its time of {format_quantity(own_s - created_s, 'time')} is up"
         timeout_s, waited_s = self._timeout_s.get(source), self._state.now_s - created_s
         if timeout_s is not None and (source not in self._due_s or not late_s) and waited_s >= timeout_s:
             limit = format_quantity(timeout_s, "time")
             return f"waited {format_quantity(waited_s, 'time')} for its first block, queue_timeout is {limit}"
-        return f"dropped: would miss its deadline by {format_quantity(late_s or 0.0, 'time')} or more"
+        return f"would miss its deadline by {format_quantity(late_s or 0.0, 'time')} or more"
 
     def _missed_by_s(self, source: str, created_s: float, left_s: float) -> float | None:
         deadline_s = self._deadline_s[source]

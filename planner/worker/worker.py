@@ -16,7 +16,10 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     on, then this worker forgets it; or others are asked first (:mod:`planner.worker.clearance_handshake`). A task that
     was cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
     again, and avoids the broken hop for a while. Runs of a sequence take the route of its first one, and what was
-    decided for that, as long as they can (:mod:`planner.worker.stickiness`): its state is there.
+    decided for that, as long as they can (:mod:`planner.worker.stickiness`): its state is there. Where they cannot, or
+    a new plan lacks the route, the sequence stays, moves with its state, or starts again, whichever is cheapest; a task
+    whose state is elsewhere waits for that (:mod:`planner.worker.state_transfers`). When a sequence has ended, all to
+    whom its tasks were sent drop its state.
 5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task. No block of a
     sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
     dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``. Several tasks
@@ -59,6 +62,8 @@ from planner.worker.events import (
     Effect,
     Event,
     FailureMessage,
+    Forget,
+    ForgetMessage,
     Joined,
     Left,
     Received,
@@ -68,7 +73,10 @@ from planner.worker.events import (
     ResultMessage,
     RunBlock,
     Send,
+    SequenceEnded,
     SetTimer,
+    StateMessage,
+    StateRequest,
     StatusMessage,
     StepOutput,
     TaskMessage,
@@ -83,7 +91,8 @@ from planner.worker.lateness import Lateness
 from planner.worker.pace import Pace
 from planner.worker.patience import Patience
 from planner.worker.queues import Queues
-from planner.worker.stickiness import Stickiness
+from planner.worker.state_transfers import StateTransfers
+from planner.worker.stickiness import SequenceRoutes, Stickiness
 
 CUT_S: Final = 5.0
 """How long a hop that was found broken is avoided, before it is tried again."""
@@ -100,6 +109,8 @@ class Worker:
         Makes the decisions; belongs to this worker alone.
     costs
         Those of the instance; passed where several workers of one process share them.
+    routes
+        Those of sequences that a run before has begun.
     """
 
     def __init__(
@@ -109,6 +120,8 @@ class Worker:
         policy: Policy,
         patience: Patience | None = None,
         costs: CostTable | None = None,
+        *,
+        routes: SequenceRoutes | None = None,
     ) -> None:
         self.name = name
         """The worker's name in the scenario."""
@@ -122,7 +135,8 @@ class Worker:
         self._queues = Queues(self._state, policy)
         self._batches = Batches(self._state, self._queues, policy, self._output)
         self._lateness = Lateness(self._state)
-        self._stickiness = Stickiness()
+        self._stickiness = Stickiness(routes)
+        self._transfers = StateTransfers(self._state, self._output)
         self._added: list[Waiting] = []
         self._with_exits = frozenset(model for model in instance.profiles if instance.any_profile(model).exits)
         self._running: Waiting | None = None
@@ -135,6 +149,17 @@ class Worker:
             lateness=self._lateness,
             stickiness=self._stickiness,
         )
+        self._messages: dict[type, Callable[[str, Any], None]] = {
+            TaskMessage: self._on_task,
+            ResultMessage: lambda _, message: self._home.finish(message.key, message.origin),
+            FailureMessage: lambda _, message: self._on_failure(message),
+            StatusMessage: self._on_status,
+            RequestMessage: self._handshake.requested,
+            AnswerMessage: lambda sender, message: self._settle(self._handshake.answered(sender, message)),
+            StateRequest: self._transfers.asked,
+            StateMessage: lambda sender, message: self._add_moved(self._transfers.came(sender, message)),
+            ForgetMessage: lambda _, message: self._forget(message),
+        }
         self._gate = EventChecks(self._view, self._home, policy)
         self._told = Status()
         self._gossiped = (0, 0)
@@ -148,6 +173,7 @@ class Worker:
             Left: self._on_left,
             Joined: self._on_joined,
             Replanned: self._on_replanned,
+            SequenceEnded: self._forget,
             Reprioritised: self._on_reprioritised,
         }
 
@@ -169,6 +195,10 @@ class Worker:
     def pending(self) -> dict[SampleKey, float]:
         """Samples of this worker's own sources that have not ended, with the time of their arrival."""
         return self._home.pending
+
+    def expects(self, sender: str, message: StateMessage) -> bool:
+        """Return whether a task here waits for the state that a message brings."""
+        return self._transfers.expects(sender, message)
 
     def step(self, now_s: float, event: Event) -> list[Effect]:
         """Take one event; return what the driver is to do, in order.
@@ -209,6 +239,8 @@ class Worker:
             self._home.due(key.source)
         elif purpose == "latest":
             self._on_latest(key)
+        elif purpose == "state":
+            self._add_moved(self._transfers.give_up(key))
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
@@ -225,6 +257,8 @@ class Worker:
         self._state.forget(worker)
         for settled in self._handshake.forget(worker):
             self._settle(settled)
+        for moved in self._transfers.forget(worker):
+            self._add_moved(moved)
         self._home.left(worker)
 
     def _on_joined(self, event: Joined) -> None:
@@ -235,8 +269,16 @@ class Worker:
 
     def _on_replanned(self, event: Replanned) -> None:
         self._policy.replanned(self._view, event.plan)
+        self._home.slowness = event.slowness
         for source, entry in event.plan.sources.items():
             self._stickiness.keep_routes(source, entry.routes)
+
+    def _forget(self, ended: SequenceEnded | ForgetMessage) -> None:
+        """Drop the state of a sequence, and let those drop it to which its tasks were sent."""
+        self._output.effects.append(Forget(ended.sequence))
+        sent = self._stickiness.forget(ended.source, ended.sequence) - {self.name}
+        for worker in self._view.present(sorted(sent & self._state.instance.scenario.workers.keys())):
+            self._output.effects.append(Tell(worker, ForgetMessage(ended.source, ended.sequence)))
 
     def _on_reprioritised(self, event: Reprioritised) -> None:
         self._state.priorities[event.source] = event.priority
@@ -244,25 +286,19 @@ class Worker:
     # ---- tasks (rules 4 to 7) -------------------------------------------------------------------------------------
 
     def _on_received(self, event: Received) -> None:
-        message = event.message
-        if isinstance(message, TaskMessage):
-            self._handshake.release(message.key)
-            if message.last_block is not None:
-                self._add(message.task, message.last_block)
-            else:
-                self._place(message.task)
-        elif isinstance(message, ResultMessage):
-            self._home.finish(message.key, message.origin)
-        elif isinstance(message, FailureMessage):
-            self._on_failure(message)
-        elif isinstance(message, StatusMessage):
-            self._state.hear(event.sender, message.status)
-            self._pace.told(event.sender, message.status)
-            self._policy.heard(self._view, message.status)
-        elif isinstance(message, RequestMessage):
-            self._handshake.requested(event.sender, message)
-        elif isinstance(message, AnswerMessage):
-            self._settle(self._handshake.answered(event.sender, message))
+        self._messages[type(event.message)](event.sender, event.message)
+
+    def _on_task(self, _sender: str, message: TaskMessage) -> None:
+        self._handshake.release(message.key)
+        if message.last_block is not None:
+            self._add(message.task, message.last_block)
+        else:
+            self._place(message.task)
+
+    def _on_status(self, sender: str, message: StatusMessage) -> None:
+        self._state.hear(sender, message.status)
+        self._pace.told(sender, message.status)
+        self._policy.heard(self._view, message.status)
 
     def _on_failure(self, message: FailureMessage) -> None:
         if message.broken is not None:
@@ -321,6 +357,15 @@ class Worker:
             self._output.effects.append(Send(home, message, cut, 0, task.priority))
 
     def _add(self, task: Task, last_block: int) -> None:
+        if not (task.state_at and self._transfers.fetch(task, last_block)):
+            self._enqueue(task, last_block)
+
+    def _add_moved(self, moved: tuple[Task, int] | None) -> None:
+        """Let a task be computed that has waited for the state of its sequence."""
+        if moved is not None:
+            self._enqueue(*moved)
+
+    def _enqueue(self, task: Task, last_block: int) -> None:
         latest_s = self._lateness.latest_s(task, task.next_block)
         waiting = self._queues.add(task, last_block, latest_s)
         if latest_s < inf:

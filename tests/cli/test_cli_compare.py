@@ -75,6 +75,22 @@ def test_all_methods_stand_side_by_side(scenario: Path, capsys: pytest.CaptureFi
     assert all(name in text for name in METHODS)
 
 
+def test_methods_are_compared_by_what_misses_its_deadline(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", str(scenario), "--method", "local", "--method", "colgen", "--time-limit", "2s"]
+    assert run(words) == 0
+    assert "missed" not in capsys.readouterr().out
+    timed = SCENARIO.replace("priority: 8,", "priority: 8, deadline: 120 ms,").replace(
+        "8 /s,", "8 /s, deadline: 200 ms,"
+    )
+    scenario.write_text(timed.replace("goal: delay", "goal: misses"))
+    assert run(words) == 0
+    assert "missed" in capsys.readouterr().out
+    assert run([*words, "--json"]) == 0
+    methods = json.loads(capsys.readouterr().out)["methods"]
+    shares = {name: found["priority_weighted_miss_share"] for name, found in methods.items() if "objective" in found}
+    assert 0 <= shares["colgen"] <= shares.get("local", 1.0) <= 1
+
+
 def test_the_table_says_why_a_method_is_missing(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", str(scenario), "--method", "dp", "--method", "colgen"]) == 0
     printed = capsys.readouterr().out

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from planner.cli import main
 from planner.policy.registry import POLICIES, needs_plan
 from planner.profiling.store import save_profile
+from planner.simulation import replications
 from planner.trace.records import SampleRecord, read_records
 from tests.instances import make_profile
 
@@ -88,7 +90,25 @@ def test_a_seed_gives_the_same_run_again(scenario: Path, capsys: pytest.CaptureF
     assert document(words, capsys) == document(words, capsys)
 
 
-def test_replications_are_those_of_the_seeds_one_by_one(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("apart", [pytest.param(True, marks=pytest.mark.slow, id="processes"), False])
+def test_replications_are_those_of_the_seeds_one_by_one(
+    scenario: Path,
+    apart: bool,  # noqa: FBT001 - a parameter of the test
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Short runs are made in this process, others in processes of their own."""
+    counts: list[int] = []
+    pool = replications._pool
+
+    def counted(count: int) -> contextlib.AbstractContextManager[ProcessPoolExecutor]:
+        counts.append(count)
+        return pool(count)
+
+    monkeypatch.setattr(replications, "_pool", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    if apart:
+        monkeypatch.setattr(replications, "_FEW_BLOCKS", 0)
     found = document([scenario, "--seed", "5", "--repeat", "3"], capsys)
     single = [document([scenario, "--seed", str(seed)], capsys) for seed in (5, 6, 7)]
     means = [one["sources"]["gate"]["mean_delay_s"] for one in single]
@@ -96,6 +116,7 @@ def test_replications_are_those_of_the_seeds_one_by_one(scenario: Path, capsys: 
     assert found["sources"]["gate"]["mean_delay_s"] == pytest.approx(sum(means) / 3)
     assert 0 < found["half_widths"]["sources"]["gate"]["mean_delay_s"] < 3 * max(means)
     assert found["half_widths"]["sources"]["gate"]["offered"] == 0
+    assert counts == [2] * apart
 
 
 def test_all_policies_meet_the_same_arrivals(
@@ -122,6 +143,18 @@ def test_without_a_plan_those_that_need_one_stay_out(scenario: Path, capsys: pyt
     for name in POLICIES:
         assert (f" {name} " in printed) != needs_plan(name)
     assert "priority 8" in printed
+
+
+@pytest.mark.parametrize(
+    ("keys", "columns"),
+    [("", 0), ("deadline: 1 s", 0), ("deadline: 1 s, late: drop", 1), ("queue_timeout: 1 ms", 1)],
+)
+def test_policies_are_compared_by_what_they_drop(
+    scenario: Path, keys: str, columns: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.write_text(SCENARIO.replace("samples: 60}", f"samples: 60, {keys}}}" if keys else "samples: 60}"))
+    run(["simulate", scenario, "--policy", "all"])
+    assert capsys.readouterr().out.count("dropped") == columns
 
 
 def test_one_run_leaves_its_trace_and_pictures(

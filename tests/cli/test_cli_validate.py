@@ -106,6 +106,11 @@ def test_on_agents_that_are_there_already_twice(plan: Path, agents: str) -> None
         (["--local", "--netns"], "planner validate: where to run is not said, or said twice"),
         (["--local", "--duration", "30"], "a bare number needs a unit; found '30'; expected a time"),
         (["--connect", "nowhere"], "address: not an address; found 'nowhere'; expected HOST:PORT"),
+        (["--connect", "::1"], "address: not an address; found '::1'; expected HOST:PORT"),
+        (["--connect", "localhost:²"], "address: not an address; found 'localhost:²'; expected HOST:PORT"),
+        (["--local", "--home-timeout", "-1s"], "--home-timeout: must not be negative; found '-1s'; expected a time"),
+        (["--local", "--duration", "nan"], "--duration: not a quantity; found 'nan'; expected a time"),
+        (["--local", "--tolerance", "some"], "--tolerance: not a quantity; found 'some'; expected a percentage"),
         (["--connect", "192.0.2.7:7447"], "address: outside the loopback interface; found '192.0.2.7'"),
     ],
 )

@@ -71,6 +71,7 @@ RESULT: Final[Mapping[str, str]] = {
     "sources.NAME.intervals.ttft_s[]": "The same of the mean time to the first token, if there are sequences.",
     "sources.NAME.intervals.tpot_s[]": "The same of the mean time per token, if there are sequences.",
     "sources.NAME.intervals.miss_share[]": "The same of the share of late samples, if there are deadlines.",
+    "sources.NAME.intervals.drop_share[]": "The same of the share of dropped samples, if some were without a deadline.",
     "sources.NAME.measured.dropped": "As predicted, measured.",
     "sources.NAME.measured.miss_share": "As predicted, measured.",
     "sources.NAME.measured.throughput_per_s": "As predicted, measured.",

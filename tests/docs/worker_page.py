@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from planner.files import write_text_atomic
-from planner.worker import clearance_handshake, events, home, lateness, pace, queues, worker
+from planner.worker import clearance_handshake, events, home, lateness, pace, queues, state_transfers, worker
 from tests.docs.fields import about
 from tests.docs.worker_states import PLACES, numbered, states_picture, transitions
 
@@ -33,6 +33,7 @@ EVERY: Final = "every step"
 _PARTS: Final = {
     "_home": "Home",
     "_handshake": "ClearanceHandshake",
+    "_transfers": "StateTransfers",
     "_queues": "Queues",
     "_pace": "Pace",
     "_lateness": "Lateness",
@@ -40,7 +41,7 @@ _PARTS: Final = {
 """Attributes of the worker that hold a part of its state machine, and their classes."""
 
 _ROW_PX: Final = 44
-_COLOURS: Final = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56a0d3", "#d55e00", "#666666")
+_COLOURS: Final = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56a0d3", "#d55e00", "#666666", "#7b3294")
 """Colour of each effect."""
 
 _HEAD: Final = """# The worker
@@ -71,20 +72,27 @@ runs in the same step.
 def _functions() -> dict[str, ast.FunctionDef]:
     """Return the methods of the worker and its parts by ``Class.name``."""
     found: dict[str, ast.FunctionDef] = {}
-    for module in (worker, home, clearance_handshake, queues, pace, lateness):
+    for module in (worker, home, clearance_handshake, state_transfers, queues, pace, lateness):
         for cls in (node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)):
             found |= {f"{cls.name}.{node.name}": node for node in cls.body if isinstance(node, ast.FunctionDef)}
     return found
 
 
-def handlers() -> dict[str, str]:
-    """Return the method that handles each event, from the worker's dispatch table."""
+@cache
+def _table_of(name: str) -> ast.Dict:
+    """Return a dispatch table of the worker."""
     (table,) = [
         node.value
         for node in ast.walk(_functions()["Worker.__init__"])
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "self._handlers"
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == f"self.{name}"
     ]
     assert isinstance(table, ast.Dict)
+    return table
+
+
+def handlers() -> dict[str, str]:
+    """Return the method that handles each event, from the worker's dispatch table."""
+    table = _table_of("_handlers")
     return {
         ast.unparse(key): f"Worker.{ast.unparse(value).removeprefix('self.')}"
         for key, value in zip(table.keys, table.values, strict=True)
@@ -124,7 +132,11 @@ def _called(cls: str, node: ast.AST) -> Iterator[str]:
     if not isinstance(node, ast.Attribute):
         return
     owner = ast.unparse(node.value)
-    if owner == "self":
+    if (owner, node.attr) == ("self", "_messages"):
+        for value in _table_of("_messages").values:
+            for named in ast.walk(value):
+                yield from _called(cls, named)
+    elif owner == "self":
         # The home calls the worker back to place a task.
         yield "Worker._place" if (cls, node.attr) == ("Home", "_place") else f"{cls}.{node.attr}"
     elif owner.removeprefix("self.") in _PARTS:

@@ -27,7 +27,8 @@ from planner.profiling.store import save_profile
 from planner.profiling.types import ExitPoint
 from planner.scenario.decode import DecodeSpec
 from tests.execution.rig import agents_in_threads
-from tests.model.decoder_models import EXPECTED, EXPORTS
+from tests.instances import make_instance, make_profile
+from tests.model.decoder_models import EXPECTED, EXPORTS, STEP, decoder
 
 AXES = "{batch_size: 1, sequence_length: 1, past_sequence_length: 8}"
 SCENARIO = f"""
@@ -228,3 +229,20 @@ def test_what_is_not_said_is_the_scenarios(plans: dict[str, planner.Plan], tmp_p
         assert list(longer) == case["tokens"][:9]
         to_the_end = session.source("other").generate(case["prompt"], stop=(), max_new=len(case["tokens"]))
         assert list(to_the_end) == case["tokens"]
+
+
+def test_a_sequence_is_no_longer_than_the_model_can_take(tmp_path: Path) -> None:
+    model = planner.load_chain(decoder("gpt2-small-cache"), name="gpt2", max_blocks=2, axes=STEP)
+    most = 1024
+    instance = make_instance(
+        profiles=[make_profile("gpt2", cut_bytes=[cut.bytes for cut in model.chain.cuts])],
+        sources={"s": {"rate_per_s": 1.0}},
+    )
+    deployment = deploy(instance, None, {"gpt2": model}, policy="local", live=True)
+    with LiveSession(deployment, agents_in_threads(tuple(instance.workers), tmp_path)) as session:
+        source = session.source("s")
+        prompt = [5] * (most - 3)
+        assert len(list(source.generate(prompt))) == 3
+        for tokens, max_new in ((prompt, 4), ([5] * most, None), ([5], most)):
+            with pytest.raises(ExecuteError, match=r"longer than the model can take.*expected at most 1024"):
+                source.generate(tokens, max_new=max_new)

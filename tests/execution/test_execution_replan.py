@@ -59,7 +59,7 @@ class Solver:
             time.sleep(0.001)
 
     def closed(self) -> bool:
-        return all(process._child is None or process._child.ended for process in self._made)
+        return all(process._child is None for process in self._made)
 
 
 class Table:

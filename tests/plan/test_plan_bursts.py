@@ -78,7 +78,7 @@ def test_bursts_of_hardly_more_than_the_mean_rate_are_poisson_arrivals() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("priority", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("priority", [0.5, pytest.param(1.0, marks=pytest.mark.nightly), 2.0])
 def test_another_source_beside_one_with_bursts(priority: float) -> None:
     """Exact for one queue; means of 60,000 simulated samples, which come in a thousand bursts or so."""
     shared = {"samples": 30_000, "rate_per_s": 30.0}

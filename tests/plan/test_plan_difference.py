@@ -55,6 +55,7 @@ def test_a_plan_does_not_differ_from_itself() -> None:
 def test_a_route_that_moves_is_named_with_the_delay_that_it_costs() -> None:
     assert lines(plan(0.040, CABINET), plan(0.052, OFFICE))[0] == "yard moves from cabinet to office; +12 ms"
     assert lines(plan(0.052, OFFICE), plan(0.040, CABINET))[0] == "yard moves from office to cabinet; -12 ms"
+    assert lines(plan(0.040, CABINET), plan(4.140, OFFICE))[0] == "yard moves from cabinet to office; +4100 ms"
 
 
 @pytest.mark.parametrize(

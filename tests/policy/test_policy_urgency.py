@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.urgency import Job, by_priority, by_slack, in_time
 from planner.scenario.instance import Instance
-from planner.scenario.types import PolicySpec
+from planner.scenario.types import PolicySpec, ServiceOrder
 from planner.simulation.simulator import simulate
 from planner.trace.metrics import RunMetrics, summarise
 from planner.trace.records import BlockRecord, SampleRecord
@@ -52,7 +52,7 @@ def test_what_is_kept_is_done_in_time_and_as_much_as_can_be_of_equal_worth(jobs:
 @given(JOBS)
 def test_where_all_can_be_in_time_none_is_put_aside(jobs: list[Job]) -> None:
     assert (len(in_time(0.0, jobs)) == len(jobs)) == fits(jobs)
-    assert by_slack(0.0, jobs).latest_s == min(job.latest_s for job in jobs)
+    assert by_slack(0.0, jobs).start_s == min(job.start_s for job in jobs)
     assert by_priority(0.0, jobs).priority == max(job.priority for job in jobs)
 
 
@@ -136,6 +136,49 @@ def test_planned_serves_as_a_plan_with_limits_is_evaluated() -> None:
         orders[name] = [record.source for record in records if isinstance(record, BlockRecord)]
     assert orders["by value"] == ["first", "other", "other", "urgent", "urgent", "first"]
     assert orders["limited"] == ["first", "urgent", "urgent", "other", "other", "first"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "order", "limit"),
+    [
+        ("planned", "value", {"miss_at_most": 0.05}),
+        ("planned", "priority", {}),
+        ("adaptive", "priority", {}),
+        ("adaptive", "slack", {}),
+        ("adaptive", "value", {}),
+    ],
+)
+def test_samples_of_one_source_do_not_take_turns(policy: str, order: ServiceOrder, limit: dict[str, float]) -> None:
+    """Slack grows with each block that is computed; who has begun goes on all the same."""
+    source = {"rate_per_s": 20.0, "samples": 150, "deadline_s": 5.0, **limit}
+    profiles = [make_profile(block_s=[0.01] * 4)]
+    spec = PolicySpec(order=order)
+    instance = make_instance(profiles=profiles, workers={"one": 1.0}, networks={}, sources={"s": source}, policy=spec)
+    records, _ = simulate(instance, policy=policy, plan=plan_at(instance, ("one", 0, 3)))
+    served = [(record.sample, record.block) for record in records if isinstance(record, BlockRecord)]
+    assert served == [(sample, block) for sample in range(150) for block in range(4)]
+
+
+def test_where_a_class_has_one_deadline_planned_has_the_delays_of_priority_queues() -> None:
+    """By these a plan with limits is verified."""
+    sources = {
+        "high": {"rate_per_s": 5.0, "samples": 100, "priority": 5.0},
+        "low": {"rate_per_s": 10.0, "samples": 200},
+    }
+    limits = {"high": {"deadline_s": 2.0, "miss_at_most": 0.01}, "low": {"deadline_s": 9.0, "miss_at_most": 0.5}}
+    plain = make_instance(
+        profiles=[make_profile(block_s=[0.02, 0.01, 0.02])], workers={"one": 1.0}, networks={}, sources=sources
+    )
+    limited = plain.with_sources(limits)
+    with_limits, without = (
+        [
+            record
+            for record in simulate(instance, policy="planned", plan=plan_at(instance, ("one", 0, 2)))[0]
+            if isinstance(record, BlockRecord)
+        ]
+        for instance in (limited, plain)
+    )
+    assert with_limits == without
 
 
 @pytest.mark.parametrize(("late", "used"), [("drop", {"one"}), ("finish", {"one", "slow"})])

@@ -60,6 +60,29 @@ def model(operator: str = "Erf", domain: str = "") -> bytes:
     return bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
 
 
+def test_packages_of_plug_ins_are_found_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, package in (
+        ("onnxruntime_ep_nv_quick_cu12-1.2.dist-info", "onnxruntime-ep-nv-quick-cu12"),
+        ("onnxruntime_ep_odd-2.0.dist-info", "onnxruntime_ep_odd"),
+        ("onnxruntime_ep_empty-3.0.dist-info", "onnxruntime-ep-empty"),
+        ("onnxruntime_extensions-4.0.dist-info", "onnxruntime-extensions"),
+    ):
+        info = tmp_path / folder
+        info.mkdir()
+        version = folder.removesuffix(".dist-info").rpartition("-")[2]
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        module = tmp_path / package.replace("-", "_")
+        module.mkdir()
+        (module / "__init__.py").touch()
+        (info / "RECORD").write_text("" if "empty" in folder else f"{module.name}/__init__.py,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {name: plugin for name, plugin in installed.__wrapped__().items() if name not in installed()}
+    assert {name: (plugin.package, plugin.version, plugin.module) for name, plugin in found.items()} == {
+        "odd": ("onnxruntime-ep-odd", "2.0", "onnxruntime_ep_odd"),
+        "quick": ("onnxruntime-ep-nv-quick-cu12", "1.2", "onnxruntime_ep_nv_quick_cu12"),
+    }
+
+
 def outputs(provider: str, of: bytes) -> dict[str, NDArray[np.float32]]:
     return BlockSession(of, provider=provider).run(INPUTS)
 

@@ -120,8 +120,9 @@ def test_chunks_of_a_prompt_let_urgent_samples_pass() -> None:
     assert urgent_s(40) - alone_s < 0.5 * (urgent_s(None) - alone_s)
 
 
-def test_a_sequence_starts_again_when_a_worker_leaves() -> None:
-    known = instance(rate_per_s=10.0, samples=20)
+@pytest.mark.parametrize("how", [{}, {"prompt": 1, "chunk": 7}, {"prompt": 1, "chunk": 1}, {"prompt": 40, "chunk": 16}])
+def test_a_sequence_starts_again_when_a_worker_leaves(how: dict[str, Any]) -> None:
+    known = instance(rate_per_s=10.0, samples=20, **how)
     leaves = (EventSpec(at_s=0.5, action="leave", worker="fast"), EventSpec(at_s=0.9, action="join", worker="fast"))
     known = known.with_scenario(events=leaves)
     records, _ = simulate(known, policy="planned", plan=plan(known), seed=1)

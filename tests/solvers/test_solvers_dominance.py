@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,13 +26,13 @@ from planner.solvers.solve import METHODS, load_method
 from tests.examples import either
 from tests.instances import random_instance
 
-GOALS = ("delay", "throughput", "makespan")
+GOALS = ("delay", "throughput", "makespan", "energy", "misses")
 SIZES = {"tiny": (1, 2, 3), "small": (2, 3, 5), "wide": (3, 6, 4), "long": (1, 4, 24)}
 BASELINES = ("local", "two-part", "equal", "ar-mdi")
 LIMIT_S = either(2.0, nightly=10.0)
 GAP = 1e-3
 
-REFUSED = {("dp", "delay"), ("dp", "makespan")}
+REFUSED = {("dp", goal) for goal in GOALS if goal != "throughput"}
 CLASSES = [
     pytest.param(
         goal,
@@ -51,14 +52,24 @@ def libraries() -> None:
         load_method(name)
 
 
+def instance_of(seed: int, goal: str, **keys: Any) -> Instance:
+    """A random instance, for the goal ``misses`` with a deadline of each source."""
+    instance = random_instance(seed, goal="delay" if goal == "misses" else goal, **keys)
+    if goal != "misses":
+        return instance
+    deadline_s = np.random.default_rng(seed).uniform(0.05, 0.3, len(instance.sources))
+    deadlines = {name: {"deadline_s": float(limit)} for name, limit in zip(instance.sources, deadline_s, strict=True)}
+    return instance.with_sources(deadlines).with_objective(goal="misses")
+
+
 def draw(seed: int, goal: str, size: str, *, memory: bool) -> Instance:
     sources, workers, blocks = SIZES[size]
-    return random_instance(
+    return instance_of(
         seed,
+        goal,
         sources=sources,
         workers=workers,
         blocks=blocks,
-        goal=goal,
         tight_memory=memory,
         links=seed % 2 == 0,
         load=0.25,
@@ -93,7 +104,7 @@ def test_no_method_is_worse_than_a_rule(goal: str, size: str, *, memory: bool) -
 )
 def test_every_method_keeps_a_known_plan(goal: str, method: str) -> None:
     """Even stopped before it begins, a method returns the best plan that it was given."""
-    instance = random_instance(4, sources=1, workers=3, blocks=4, goal=goal, load=0.2)
+    instance = instance_of(4, goal, sources=1, workers=3, blocks=4, load=0.2)
     problem = build_problem(instance, max_visits=1 if method == "dp" else None)
     known = tuple(plan for plan in known_plans(problem, Deadline()) if problem.feasible(plan))
     outcome: Outcome = load_method(method)(problem, Options(known=known, time_limit_s=0.0))
@@ -138,7 +149,7 @@ def within(problem: Problem, looks: int) -> Options:
 @pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("method", ["search", "colgen"])
 def test_more_time_is_never_worse(goal: str, method: str) -> None:
-    problem = build_problem(random_instance(11, sources=2, workers=4, blocks=6, goal=goal, load=0.4))
+    problem = build_problem(instance_of(11, goal, sources=2, workers=4, blocks=6, load=0.4))
     values = []
     for looks in (10, 30, 100, 300):
         outcome = solve_in_turn(problem, within(problem, looks), [load_method(method)])
@@ -151,7 +162,7 @@ def test_more_time_is_never_worse(goal: str, method: str) -> None:
 def test_the_second_method_goes_on_from_the_same_plans_whatever_the_limit(goal: str, seed: int) -> None:
     """It makes the same steps then, so that more time is never worse for both together, either."""
     tight = seed % 2 == 0
-    instance = random_instance(seed, sources=2, workers=3, blocks=4, goal=goal, load=0.4, tight_memory=tight)
+    instance = instance_of(seed, goal, sources=2, workers=3, blocks=4, load=0.4, tight_memory=tight)
     problem = build_problem(instance, max_visits=1 if tight else None)
     handed_over: list[set[Choices]] = []
 
@@ -204,20 +215,20 @@ def test_a_plan_to_start_from_is_never_lost(
     *, seed: int, goal: str, rank: Rank, first: str, then: str, limit_s: float
 ) -> None:
     """Who goes on from an earlier plan never gets a worse one, whatever found it, and however short the time is."""
-    instance = random_instance(seed, sources=2, workers=3, blocks=4, goal=goal, load=0.3)
+    instance = instance_of(seed, goal, sources=2, workers=3, blocks=4, load=0.3)
     before = solve(instance, method=first, time_limit_s=0.2, rank=rank).plan
     if before is not None:
         after = solve(instance, method=then, time_limit_s=limit_s, rank=rank, start=before).plan
         assert after is not None
-        by_delay = rank == "evaluated" and goal == "delay"
-        assert worth(instance, after, by_delay=by_delay) <= worth(instance, before, by_delay=by_delay) * (1 + 1e-9)
+        by = goal if rank == "evaluated" else ""
+        assert worth(instance, after, by) <= worth(instance, before, by) * (1 + 1e-9)
 
 
-def worth(instance: Instance, plan: PlanSpec, *, by_delay: bool) -> float:
+def worth(instance: Instance, plan: PlanSpec, by: str) -> float:
     """What the plans of a ranking are compared by."""
     routes = {name: source.routes for name, source in plan.sources.items()}
     found = evaluate(instance, routes)
-    return found.weighted_delay_s if by_delay else found.objective
+    return {"delay": found.weighted_delay_s, "misses": found.weighted_misses}.get(by, found.objective)
 
 
 def test_evaluated_ranking_is_never_worse_than_a_rule() -> None:

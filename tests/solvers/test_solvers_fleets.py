@@ -17,8 +17,9 @@ from planner.errors import SolveError
 from planner.plan.types import PlanSpec
 from planner.solvers.core import sites as sites_module
 from planner.solvers.core.build import build_problem
-from planner.solvers.core.problem import Problem
+from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
+from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options
 from planner.solvers.core.sites import Sites
 from planner.solvers.methods.column_generation import method as colgen
@@ -30,10 +31,9 @@ from tests.fleets import make_fleet
 from tests.instances import random_instance
 
 
-def fleet_problem(seed: int = 0, *, wired: bool = False, goal: str = "delay", load: float = 0.5) -> Problem:
-    """Six sites of eight workers with 24 sources of 6 blocks."""
-    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6, seed=seed, wired=wired, goal=goal, load=load)
-    return build_problem(fleet)
+def fleet_problem(seed: int = 0, *, sources: int = 24, blocks: int = 6, **options: Any) -> Problem:
+    """Six sites of eight workers."""
+    return build_problem(make_fleet(sites=6, workers_per_site=8, sources=sources, blocks=blocks, seed=seed, **options))
 
 
 def random_prices(problem: Problem, seed: int) -> Prices:
@@ -78,15 +78,44 @@ def test_sites_are_found_whatever_their_sizes_and_only_where_paths_lead_through_
 @pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
 def test_a_fleet_is_solved_as_if_it_had_no_sites(goal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newton_master, "MAX_DENSE_COLUMNS", 60)
-    problem = fleet_problem(goal=goal, load=0.7)
-    by_site = colgen.solve(problem, Options(gap=0.02))
+    problem = fleet_problem(sources=16, blocks=4, goal=goal, load=0.7)
+    by_site = colgen.solve(problem, Options(gap=0.05))
     monkeypatch.setattr(sites_module, "MIN_WORKERS", 10**9)
     plain = dataclasses.replace(problem)
     assert plain.sites is None
-    one_by_one = colgen.solve(plain, Options(gap=0.02))
+    one_by_one = colgen.solve(plain, Options(gap=0.05))
     values = [min(map(problem.objective, outcome.incumbents)) for outcome in (by_site, one_by_one)]
     assert by_site.status == one_by_one.status == "optimal"
     assert max(by_site.bound, one_by_one.bound) <= min(values) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("load", [0.5, 0.8, 0.9, 0.93])
+def test_a_plan_is_found_wherever_the_bottleneck_keeps_to_its_cap(load: float) -> None:
+    problem = fleet_problem(int(100 * load), load=load)
+    peak = dataclasses.replace(problem, goal="throughput")
+    least = min(map(peak.objective, colgen.solve(peak, Options(gap=0.005)).incumbents))
+    outcome = colgen.solve(problem, Options(gap=0.02))
+    assert (least < problem.cap) == bool(outcome.incumbents)
+    assert outcome.status == ("optimal" if least < problem.cap else "infeasible")
+
+
+@pytest.mark.parametrize("dense", [60, 10**6])
+def test_new_routes_begin_within_what_is_free(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sources turn to the same workers, the idle ones, which a share of each would overload."""
+    monkeypatch.setattr(newton_master, "MAX_DENSE_COLUMNS", dense)
+    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6, load=0.9)
+    problem = build_problem(fleet)
+    first = min(colgen.solve(problem, Options(gap=0.3)).incumbents, key=problem.objective)
+    master = newton_master.NewtonMaster(problem, Scale())
+    master.add((source, choice) for source, routes in enumerate(first) for choice in routes)
+    master.solve(1.0)
+    slowest = int(problem.speed.argmin())
+    master.add((source, Choice(demand.variants[0], (slowest,) * 6)) for source, demand in enumerate(problem.demands))
+    assert (master.load.T @ master.share <= problem.caps[master.used] * 1.01).all()
+    assert (master.share > 0).all()
+    before = min(map(problem.objective, [first]))
+    master.solve(1.0)
+    assert problem.objective(master.choices(1e-5)) <= before * (1 + 1e-3)
 
 
 def test_deadlines_of_a_fleet_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +143,7 @@ def test_deadlines_of_a_fleet_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def planned(*, threads: int = 1, dask: str | None = None) -> PlanSpec:
     """Return the plan of a fleet, which the same steps lead to wherever routes are priced."""
-    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6)
+    fleet = make_fleet(sites=6, workers_per_site=8, sources=16, blocks=5)
     plan = solve(fleet, method="colgen", gap=0.03, threads=threads, dask=dask).plan
     assert plan is not None
     return plan

@@ -16,13 +16,17 @@ from pathlib import Path
 
 import pytest
 
+from planner.errors import PlannerError
 from planner.plan.replan import ReplanAnswer, Situation
 from planner.plan.types import PlanSpec
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.solvers import solve
+from planner.solvers.replan.apart import solve_apart
 from planner.solvers.replan.process import ReplanProcess
 from planner.solvers.replan.replanner import Replanner
+from planner.solvers.replan.solver_process import SolverProcess, end_spare, spare_process
+from planner.solvers.replan.worker import SolveTask
 from tests.instances import random_instance
 
 SOON_S = 60.0
@@ -80,6 +84,13 @@ def connected(patience_s: float = SOON_S) -> Iterator[Client]:
         yield client
     finally:
         client.process.close()
+
+
+def await_end(process: SolverProcess) -> None:
+    until_s = time.monotonic() + SOON_S
+    while not process.ended:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
 
 
 def same_routes(one: PlanSpec | None, other: PlanSpec | None) -> bool:
@@ -178,7 +189,8 @@ def test_a_process_that_hangs_is_a_failure_and_the_next_one_solves() -> None:
 
 def test_a_process_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     command = (sys.executable, "-c", "raise SystemExit('no such wheel')")
-    monkeypatch.setattr("planner.solvers.replan.process._COMMAND", command)
+    monkeypatch.setattr("planner.solvers.replan.solver_process._COMMAND", command)
+    end_spare()
     with connected() as client:
         client.request(without("w1"))
         assert client.answer().failure == "the solver's process ended (1): no such wheel"
@@ -186,7 +198,8 @@ def test_a_process_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_process_that_cannot_be_started_is_a_failure_and_the_next_one_solves(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("planner.solvers.replan.process._COMMAND", ("/nowhere/python",))
+        patched.setattr("planner.solvers.replan.solver_process._COMMAND", ("/nowhere/python",))
+        end_spare()
         client = Client()
         client.request(without("w1"))
         assert client.answer().failure == "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/python'"
@@ -221,6 +234,75 @@ def test_closed_during_a_search_it_leaves_nothing(stopped: bool) -> None:  # noq
     assert not any(isinstance(thread, threading.Timer) and not thread.daemon for thread in threading.enumerate())
 
 
+def test_the_process_of_a_run_is_there_for_the_next_which_has_its_own_task() -> None:
+    with connected() as client:
+        client.request(without("w1"))
+        client.answer()
+        first = client.child().pid
+    other = random_instance(5, sources=2, workers=5, blocks=4, load=0.2)
+    plan = solve(other, routes="shared").plan
+    assert plan is not None
+    answers = queue.SimpleQueue[ReplanAnswer]()
+    process = ReplanProcess(other, plan, answers.put)
+    process.request(without("w1"))
+    answer = answers.get(timeout=SOON_S)
+    assert process._child is not None
+    assert process._child.pid == first
+    process.close()
+    assert same_routes(answer.plan, Replanner(other, plan)(["w1"]))
+
+
+def test_two_runs_at_once_have_a_process_each_and_one_is_kept() -> None:
+    with connected() as one, connected() as other:
+        found = {one.child().pid, other.child().pid}
+        for client in (one, other):
+            client.request(without("w1"))
+            assert client.answer().plan is not None
+    assert len(found) == 2
+    spare = spare_process()
+    assert spare is not None
+    assert spare.pid in found
+    (surplus,) = found - {spare.pid}
+    assert not Path(f"/proc/{surplus}").exists()
+
+
+def test_a_spare_process_that_has_died_is_replaced() -> None:
+    with connected() as client:
+        client.child()
+    spare = spare_process()
+    assert spare is not None
+    os.kill(spare.pid, signal.SIGKILL)
+    await_end(spare)
+    with connected() as client:
+        client.request(without("w1"))
+        assert client.answer().plan is not None
+
+
+def test_a_spare_process_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from planner.solvers.replan import worker; worker.IDLE_S = 0.1; worker.main()"
+    end_spare()
+    monkeypatch.setattr("planner.solvers.replan.solver_process._COMMAND", (sys.executable, "-c", code))
+    with connected() as client:
+        client.request(without("w1"))
+        assert client.answer().plan is not None
+    spare = spare_process()
+    assert spare is not None
+    await_end(spare)
+
+
+def test_a_scenario_is_solved_by_the_spare_process_and_a_fault_comes_as_it_is() -> None:
+    instance, plan = case()
+    with connected() as client:
+        first = client.child().pid
+    found = solve_apart(SolveTask(instance=instance, routes="shared", time_limit_s=SOON_S))
+    assert same_routes(found.plan, plan)
+    with pytest.raises(PlannerError, match="unknown method; found 'magic'"):
+        solve_apart(SolveTask(instance=instance, method="magic"))
+    spare = spare_process()
+    assert spare is not None
+    assert spare.pid == first
+
+
 def test_its_output_and_this_process_do_not_interfere(capfd: pytest.CaptureFixture[str]) -> None:
     before = [os.fstat(descriptor) for descriptor in (0, 1, 2)]
     over, seen = threading.Event(), []
@@ -243,6 +325,7 @@ def test_its_output_and_this_process_do_not_interfere(capfd: pytest.CaptureFixtu
 
 SCRIPT = """
 import sys, time
+from planner.errors import PlannerError
 from planner.plan.replan import Situation
 from tests.solvers.test_solvers_replan_process import Client, without
 print("started", flush=True)

@@ -15,7 +15,7 @@ from planner.solvers.core.build import build_problem
 from planner.solvers.core.problem import Choice
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.pricing import cheapest_route, cheapest_routes
-from planner.solvers.routes.shortest_path import LayeredGraph
+from planner.solvers.routes.shortest_path import LayeredGraph, cheapest_split
 from planner.solvers.routes.stage_dp import StagedRoutes
 from planner.solvers.routes.together import cheapest_paths_together
 from tests.fleets import make_fleet
@@ -47,7 +47,7 @@ def test_all_prices_of_a_route_are_those_of_its_cost(seed: int, workers: int, sh
         assert cheapest_paths_together([graph])[0][0] == pytest.approx(least)
         home = demand.home
         splits = [(home,) * cut + (other,) * (BLOCKS - cut) for cut in range(BLOCKS + 1) for other in range(workers)]
-        assert graph.cheapest_split(home)[0] == pytest.approx(min(map(price, splits)))
+        assert cheapest_split(problem, source, variant, prices)[0] == pytest.approx(min(map(price, splits)))
         staged = StagedRoutes.of(problem, source, variant)
         for route in routes:
             loads, resources = staged.visits(Choice(variant, route))

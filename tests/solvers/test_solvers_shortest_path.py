@@ -5,10 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.solvers.core.build import build_problem
+from planner.solvers.core.light import ROUNDING
 from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.pricing import cheapest_route
@@ -58,7 +59,7 @@ def light(problem: Problem, choice: Choice) -> bool:
         busy_s = variant.overhead_s[worker] * variant.reach[begin]
         loads.append(busy_s + variant.reach[begin:end] @ variant.block_s[begin:end, worker])
         begin = end
-    return bool(demand.volume * max(loads) <= problem.most_load)
+    return bool(demand.volume * max(loads) <= problem.most_load * (1 + ROUNDING))
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,6 +70,7 @@ def light(problem: Problem, choice: Choice) -> bool:
     links=st.booleans(),
     goal=st.sampled_from(["throughput", "makespan"]),
 )
+@example(seed=1144, workers=3, part=0.5, links=False, goal="throughput")
 def test_the_cheapest_route_without_heavy_stages(
     seed: int, workers: int, part: float, goal: str, *, links: bool
 ) -> None:
@@ -76,7 +78,7 @@ def test_the_cheapest_route_without_heavy_stages(
     routes = [Choice(0, route) for route in itertools.product(range(workers), repeat=5)]
     volume = problem.demands[0].volume
     most_load = part * volume * max(float(problem.cost(0, choice).seconds.max()) for choice in routes)
-    problem = dataclasses.replace(problem, most_load=most_load)
+    problem = dataclasses.replace(problem, most_load=1.001 * most_load)  # no route has just half of another's load
     random = np.random.default_rng(seed)
     of_class, second = random.uniform(0, 1, (1, len(problem.resources))), random.uniform(0, 1, 1)
     prices = Prices(of_class, np.zeros(1), second, np.zeros(1))

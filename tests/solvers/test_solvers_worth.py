@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,6 +15,8 @@ from planner.solvers import solve
 from planner.solvers.proof import poor_proof
 from planner.solvers.worth import worth
 from tests.instances import make_instance, make_profile, random_instance
+
+GOALS = get_args(ObjectiveSpec.model_fields["goal"].annotation)
 
 
 def solved(instance: Instance, **options: Any) -> PlanSpec:
@@ -60,7 +62,7 @@ def test_devices_that_are_slower_together_than_one_are_told() -> None:
     found = worth(instance, plan, 1.0)
     assert found.times_home is not None
     assert found.times_home < 1
-    assert describe_worth(plan, found).startswith("the devices together are slower than one")
+    assert describe_worth(plan, found).startswith("the devices together are worse than one")
     best = solved(instance)
     assert describe_worth(best, worth(instance, best, 1.0)) == "no better than the whole model at home"
 
@@ -69,12 +71,26 @@ def test_devices_that_are_slower_together_than_one_are_told() -> None:
     ("times", "cost", "line"),
     [
         (2.4, 0.03, "2.4x faster than the whole model at home; dropping orin-2 would cost at most 3 %"),
+        (120.0, 2.03, "120x faster than the whole model at home; dropping orin-2 would cost at most 203 %"),
         (None, 0.0, "the whole model at home would break a limit; dropping orin-2 would cost nothing"),
     ],
 )
 def test_one_line_by_which_a_user_decides(times: float | None, cost: float, line: str) -> None:
     plan = solved(make_instance())
     assert describe_worth(plan, PlanWorth(times_home=times, spare="orin-2", spare_cost=cost)) == line
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_a_gain_is_told_in_the_words_of_the_goal(goal: str) -> None:
+    plan = solved(make_instance()).model_copy(update={"goal": goal})
+    better, worse = (
+        describe_worth(plan, PlanWorth(times_home=times, spare=None, spare_cost=None)) for times in (125.0, 0.5)
+    )
+    word = {"throughput": "throughput", "misses": "misses", "energy": "power"}.get(goal, "faster")
+    assert better.startswith("125x ")
+    assert " 2x " in worse
+    assert word in better
+    assert word in worse
 
 
 def test_advice_depends_on_facts() -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from planner.execution.coordinator.coordinator import Coordinator
+from planner.plan.types import Route, Stage
+from planner.profiling.sequences import Run, RunCurve
 from planner.profiling.types import ColocationCosts
 from planner.scenario.arrivals import instance_arrivals
+from planner.scenario.decode import DecodeSpec
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
 from planner.simulation.simulator import Simulator, simulate
-from planner.trace.metrics import summarise
+from planner.trace.metrics import SourceMetrics, summarise
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.validation.calibration_run import (
     BlockTime,
@@ -28,6 +31,8 @@ from planner.validation.document import validation_document
 from planner.validation.validate import Progress, validate
 from tests.execution.fleet import fleet
 from tests.execution.rig import BLOCKS, MODEL, SPLIT, small_deployment, small_instance
+from tests.instances import make_instance, make_profile, with_sequences
+from tests.simulation.test_simulation_sequences import make_plan
 
 BELIEVED = small_instance(samples=200, rate_per_s=40.0)
 
@@ -173,7 +178,7 @@ def test_what_may_have_been_held_back_at_home_counts_from_its_beginning() -> Non
 def test_a_prediction_keeps_the_order_in_which_times_came() -> None:
     times_s = [0.002] * 30 + [0.006] * 10
     costs = InSituCosts({"b": [BlockTime("small", 1, time_s) for time_s in times_s]}, {})
-    factors = costs.factors()
+    factors = costs.factors(BELIEVED)
     assert factors["b"] == pytest.approx([2 / 3] * 30 + [2.0] * 10)
     records: list[Record] = []
     found = with_in_situ_costs(BELIEVED, costs)
@@ -219,7 +224,7 @@ def test_joined_blocks_and_what_joining_saves_are_as_much_slower_as_their_sessio
     assert found.sessions_s("small", "b", [(0, 1), (2, 2)])[0] == pytest.approx([0.008, 0.003])
     factor = 0.008 / believed.sessions_s("small", "b", [(0, 1)])[0][0]
     assert found.saving_s("small", "b")[1] == pytest.approx(factor * believed.saving_s("small", "b")[1])
-    assert costs.factors() == {"b": [1.0, 1.0]}
+    assert costs.factors(BELIEVED) == {"b": [1.0, 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -286,3 +291,51 @@ def test_a_calibrated_run_tells_both_predictions(tmp_path: Path) -> None:
     assert set(document["calibration"]["by_profile_s"]) == {"urgent", "other"}
     for name, own in document["sources"].items():
         assert own["predicted"]["mean_delay_s"] < document["calibration"]["by_profile_s"][name]
+
+
+@pytest.mark.parametrize("chunk", [None, 8])
+def test_prompts_and_steps_of_sequences_have_factors_of_their_own(chunk: int | None) -> None:
+    decode = DecodeSpec(prompt=40, max_new=12, chunk=chunk)
+
+    def instance(prompts: float, steps: float) -> Instance:
+        profile = with_sequences(
+            make_profile("m", block_s=[0.004, 0.006], std_s=0.0),
+            prompt=RunCurve(fixed_s=1e-3, token_s=2e-4, pair_s=1e-7).scaled(prompts),
+            step=RunCurve(fixed_s=2e-3, context_s=1e-6).scaled(steps),
+        )
+        sources = {"s": {"rate_per_s": 1.0, "samples": 30, "decode": decode}}
+        known = make_instance(profiles=[profile], workers={"a": 1.0, "b": 0.5}, sources=sources)
+        return known.without_latency()  # simulated transfers end before it, real ones after it
+
+    real, believed = instance(3.0, 1.5), instance(1.0, 1.0)
+    stages = (Stage(worker="a", first_block=0, last_block=0), Stage(worker="b", first_block=1, last_block=1))
+    plan = make_plan(believed, {"s": [Route(model="m", stages=stages)]})
+
+    def times(known: Instance) -> SourceMetrics:
+        records, _ = simulate(known, policy="planned", plan=plan, seed=2)
+        return summarise(records, {"s": 1.0}, known.workers).sources["s"]
+
+    records, _ = simulate(real, policy="planned", plan=plan, seed=1)
+    costs = in_situ_costs(records, lambda _: decode.runs)
+    found = with_in_situ_costs(believed, costs)
+    for worker in ("a", "b"):
+        own = {kind for kinds in costs.means_s(believed, worker).values() for kind in kinds}
+        assert own == {"prompt", "step"}
+        assert costs.factors(believed)[worker] == pytest.approx([1.0] * len(costs.blocks[worker]))
+    assert found.run_s("m", "b", [Run(40, 0), Run(1, 50)])[:, 1] == pytest.approx(
+        real.run_s("m", "b", [Run(40, 0), Run(1, 50)])[:, 1]
+    )
+    measured, predicted, uncalibrated = times(real), times(found), times(believed)
+    for what in ("ttft_s", "tpot_s", "mean_delay_s"):
+        assert getattr(predicted, what) == pytest.approx(getattr(measured, what), rel=1e-6)
+        assert getattr(uncalibrated, what) < 0.8 * getattr(measured, what)
+
+
+def test_sequences_that_started_again_do_not_count() -> None:
+    decode = DecodeSpec(prompt=4, max_new=2)
+    blocks = [
+        BlockRecord("a", "s", sample, 0, float(at), at + 0.5) for sample, at in ((0, 0), (0, 1), (0, 2), (1, 3), (1, 4))
+    ]
+    ends = [SampleRecord("s", sample, 0.0, 9.0, "completed", origin=Origin("m"), tokens=2) for sample in (0, 1)]
+    found = in_situ_costs([*blocks, *ends], lambda _: decode.runs)
+    assert [(time.run, time.time_s) for time in found.blocks["a"]] == [(Run(4, 0), 0.5), (Run(1, 4), 1.0)]

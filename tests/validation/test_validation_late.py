@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner.cli import main
+from planner.simulation.replications import RunSpec, simulate_case
 from planner.trace.metrics import Distribution
 from planner.trace.records import SampleRecord, read_records
+from planner.validation.verdict import SourceComparison
+from tests.execution.rig import small_instance
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 40
@@ -73,6 +77,19 @@ def test_late_samples_are_counted_and_dropped_ones_named(
         for name, (low, high) in own["intervals"].items():
             assert low <= own["measured"][name] <= high
     assert "late or dropped" in shown
+
+
+def test_the_share_that_a_timeout_dropped_is_compared_too() -> None:
+    busy = small_instance(samples=40, rate_per_s=80.0)
+    instance = busy.with_sources({name: {"queue_timeout_s": 0.02} for name in busy.sources})
+    own = simulate_case(instance, None, RunSpec("local", 1)).metrics.sources["other"]
+    shares = {figure.name: figure for figure in SourceComparison(own, own, inputs=1).figures if "share" in figure.name}
+    assert list(shares) == ["drop_share"]
+    found = shares["drop_share"]
+    assert found.measured == own.dropped / own.offered > 0
+    assert found.interval.low < found.measured < found.interval.high
+    none = replace(own, dropped=0)
+    assert all("share" not in figure.name for figure in SourceComparison(none, none, inputs=1).figures)
 
 
 def test_intervals_of_percentiles_are_between_order_statistics() -> None:

@@ -209,8 +209,13 @@ def test_prompts_that_are_none_are_refused(plan: planner.Plan, tmp_path: Path, t
 def test_what_sequences_cannot_be(plan: planner.Plan, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the prompts cannot be read"):
         planner.validate(plan, samples={"urgent": tmp_path / "none.json"}, progress=None)
-    with pytest.raises(UsageError, match=r"there are no calibration runs of sequences.*without --calibrate"):
-        planner.validate(plan, paced=False, calibrate_s=1.0, progress=None)
+
+
+def test_sequences_are_calibrated(plan: planner.Plan) -> None:
+    validation = planner.validate(plan, paced=False, max_samples=3, calibrate_s=0.5, progress=None).validation
+    assert validation.calibration is not None
+    assert {worker for worker, factors in validation.calibration.slowness.items() if all(factors)} == {"a", "b"}
+    assert validation.numerics.equal
 
 
 def test_numbers_of_runs_never_meet_those_of_samples(verdict: planner.Verdict) -> None:

@@ -26,6 +26,7 @@ from planner.worker.events import (
     Effect,
     Event,
     FailureMessage,
+    ForgetMessage,
     Joined,
     Left,
     Received,
@@ -33,6 +34,9 @@ from planner.worker.events import (
     Reprioritised,
     RequestMessage,
     ResultMessage,
+    SequenceEnded,
+    StateMessage,
+    StateRequest,
     StatusMessage,
     Step,
     TaskMessage,
@@ -126,6 +130,7 @@ def misfits(worker: Worker, instance: Instance, plan: PlanSpec) -> Iterator[tupl
     yield later_s, Joined(NOBODY)
     yield later_s, Reprioritised(NOBODY, 2.0)
     yield later_s, Reprioritised(source, nan)
+    yield later_s, SequenceEnded(NOBODY, 1)
     own_plan = plan.sources[source]
     yield later_s, Replanned(plan.model_copy(update={"sources": plan.sources | {NOBODY: own_plan}}))
     (route, *_) = own_plan.routes
@@ -146,7 +151,12 @@ def misfits(worker: Worker, instance: Instance, plan: PlanSpec) -> Iterator[tupl
         TaskMessage(replace(task, operating_point=9)),
         TaskMessage(replace(task, stages=(route.stages[0].model_copy(update={"worker": NOBODY}),))),
         TaskMessage(task, BLOCKS),
+        TaskMessage(replace(task, state_at=(route.stages[0].model_copy(update={"worker": NOBODY}),))),
         RequestMessage(replace(task, next_block=2), 1),
+        StateRequest(key, NOBODY, 0, 0, 1, 1.0),
+        StateRequest(key, model, 0, BLOCKS, 1, 1.0),
+        StateMessage(key, model, BLOCKS, 1),
+        ForgetMessage(NOBODY, 1),
     ):
         yield later_s, Received(other, message)
 

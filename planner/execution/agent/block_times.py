@@ -43,9 +43,10 @@ class SequenceRuns:
         known, last = self._last.get(number, (-1, Run(0, 0)))
         if runs == known:
             return last
-        if runs not in (0, known + 1):
+        past = 0 if runs == 0 else last.past + last.new if runs == known + 1 else max(lengths) - new
+        if runs and not past:  # its state has come from another worker, and nothing here is as long as the context
             return None
-        run = Run(new, 0 if runs == 0 else last.past + last.new)
+        run = Run(new, past)
         self._last[number] = runs, run
         self._last.move_to_end(number)
         while len(self._last) > MAX_SEQUENCES:

@@ -16,6 +16,7 @@ from itertools import chain, count
 from planner.execution.agent.block_times import BlockTimes
 from planner.execution.agent.executor import BlockJob, BlockResult, Executor
 from planner.execution.agent.feedback import Feedback
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.outbox import Outbox, SendFrame
 from planner.execution.agent.reporter import Reporter
 from planner.execution.agent.sequences import Sequences
@@ -27,7 +28,7 @@ from planner.execution.wire.messages import RUN_STRIDE, Admit, Data, Deploy, Mem
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
-from planner.policy.types import SampleKey
+from planner.policy.types import Progress, SampleKey
 from planner.runtime.state import sequence_of
 from planner.scenario.arrivals import instance_arrivals
 from planner.trace.records import BlockRecord, SampleRecord
@@ -41,6 +42,7 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    Forget,
     Joined,
     Left,
     Note,
@@ -49,12 +51,15 @@ from planner.worker.events import (
     Replanned,
     RunBlock,
     Send,
+    SequenceEnded,
     SetTimer,
+    StateMessage,
     Step,
     Tell,
     TimedOut,
     Transferred,
 )
+from planner.worker.stickiness import SequenceRoutes
 from planner.worker.worker import Worker
 
 _LOG = logging.getLogger(__name__)
@@ -73,6 +78,10 @@ class Driver:
         Called with each new plan, to load the blocks that it needs here.
     links
         Returns what is known of the links to other agents.
+    models
+        As for :class:`~planner.execution.agent.tensors.TensorStore`.
+    routes
+        As for :class:`~planner.worker.worker.Worker`.
     """
 
     def __init__(
@@ -86,6 +95,8 @@ class Driver:
         follow: Callable[[PlanSpec], None],
         links: Callable[[], Mapping[str, LinkSpeed]],
         refuse: Callable[[str, str], None],
+        models: Mapping[str, ModelBlocks],
+        routes: SequenceRoutes,
     ) -> None:
         instance = deploy.instance
         self.name = name
@@ -98,8 +109,9 @@ class Driver:
         self._follow = follow
         self._links = links
         self._refuse = refuse
-        self._worker = Worker(name, instance, make_policy(deploy.policy, instance, deploy.plan), costs=self._costs)
-        self._store = TensorStore(deploy, inputs)
+        policy = make_policy(deploy.policy, instance, deploy.plan)
+        self._worker = Worker(name, instance, policy, costs=self._costs, routes=routes)
+        self._store = TensorStore(deploy, inputs, models)
         specs = instance.scenario.sources.items()
         self._feedback = Feedback({source: deploy.models[spec.models[0]] for source, spec in specs})
         self._sequences = Sequences(name, deploy)
@@ -124,6 +136,7 @@ class Driver:
             Discard: self._discard,
             Complete: self._complete,
             Fail: self._end_run,
+            Forget: self._forget,
         }
 
     # ---- clock ------------------------------------------------------------------------------------------------------
@@ -214,7 +227,10 @@ class Driver:
         self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
         sequence = sequence_of(frame.tensors)
         greedy = submit.further is not None
-        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence, greedy)
+        progress = None if submit.progress is None else Progress(*submit.progress)
+        arrived = Arrived(
+            submit.source, submit.sample, submit.priority, submit.within_s, sequence, greedy, progress=progress
+        )
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)
         else:
@@ -258,7 +274,7 @@ class Driver:
     def _on_replan(self, replan: Replan, _frame: Frame) -> None:
         _LOG.info("%s: new plan by %s", self.name, replan.plan.method)
         self._follow(replan.plan)
-        self._step(Replanned(replan.plan))
+        self._step(Replanned(replan.plan, replan.slowness))
 
     _HANDLERS = Dispatch["Driver", None]({
         Submit: _on_submit,
@@ -331,8 +347,12 @@ class Driver:
         self._schedule(at_s, Received(data.sender, data.message))
 
     def _store_parcel(self, data: Data, tensors: Tensors) -> None:
-        if tensors and isinstance(data.message, Parcel):
-            self._store.put(data.message.key, tensors)
+        message = data.message
+        if isinstance(message, StateMessage):
+            if self._worker.expects(data.sender, message):
+                self._store.take_state(message, tensors)
+        elif tensors and isinstance(message, Parcel):
+            self._store.put(message.key, tensors)
 
     def _record_transfer(self, data: Data, parcel: Parcel) -> None:
         path = self._instance.path(data.sender, self.name)
@@ -381,6 +401,9 @@ class Driver:
     def _discard(self, discard: Discard) -> None:
         self._store.discard(discard.key)
 
+    def _forget(self, forget: Forget) -> None:
+        self._store.forget_state(forget.sequence)
+
     def _complete(self, complete: Complete) -> None:
         outputs = self._store.result(complete.key, complete.origin)
         self._store.discard(complete.key)
@@ -391,6 +414,7 @@ class Driver:
         self._store.end(end.key)
         loops = self._feedback if self._deploy.live else self._sequences
         following, tensors = loops.after(end, outputs or {}, self.now_s)
+        self._follow_ups.extend(SequenceEnded(end.key.source, number) for number in loops.take_ended())
         if isinstance(following, Arrived):
             self._follow_up(following, tensors)
         elif self._deploy.live:

@@ -16,7 +16,7 @@ from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TIMES, TOKENS, DeployedModel, Submit
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import Role, fill, likeliest, logits_of, roles
-from planner.policy.types import SampleKey
+from planner.policy.types import Progress, SampleKey
 from planner.trace.records import SampleRecord
 from planner.worker.events import Arrived, Complete, Fail, sample_record
 
@@ -46,13 +46,20 @@ class Feedback:
     def __init__(self, models: Mapping[str, DeployedModel]) -> None:
         self._models = models
         self._loops: dict[tuple[str, int], _Loop] = {}
+        self._single: dict[tuple[str, int], tuple[int, int]] = {}
+        """Sequence of each sample without further steps, and how many runs are to follow it."""
+        self._ended: list[int] = []
 
     def begin(self, submit: Submit, tensors: Tensors, now_s: float) -> None:
         """Take note of what a sample asks for."""
-        if submit.further is None:
+        if SEQUENCE.name not in tensors:
             return
         cuts: Sequence[Sequence[TensorSpec]] = self._models[submit.source].cuts
         number, runs = tensors[SEQUENCE.name].tolist()
+        if submit.further is None:
+            if submit.progress is not None:
+                self._single[submit.source, submit.sample] = number, submit.progress[-1]
+            return
         self._loops[submit.source, submit.sample] = _Loop(
             submit,
             roles(cuts[0], submit.source),
@@ -79,14 +86,43 @@ class Feedback:
         inputs = {spec.name: fill(spec, role, loop.known, seen) for spec, role in loop.roles.items()}
         inputs[SEQUENCE.name] = np.array([number, runs + len(loop.tokens)], np.int64)
         sample = submit.sample + len(loop.tokens) * RUN_STRIDE
-        return Arrived(submit.source, sample, submit.priority, submit.within_s, number, greedy=True), inputs
+        left = submit.progress[-1] if submit.progress is not None else further.steps
+        arrived = Arrived(
+            submit.source,
+            sample,
+            submit.priority,
+            submit.within_s,
+            number,
+            greedy=True,
+            progress=Progress(seen, 1, max(left - len(loop.tokens), 0)),
+        )
+        return arrived, inputs
 
     def after(
         self, end: Complete | Fail, outputs: Tensors, now_s: float
     ) -> tuple[Arrived, Tensors] | tuple[SampleRecord, Tensors]:
         """Take the end of a run; return the next one with its inputs, or the end of the whole sample."""
         following = self.next_run(end.key, outputs, now_s) if isinstance(end, Complete) else None
-        return following or self.end(sample_record(end, now_s), outputs)
+        if following is not None:
+            return following
+        self._note_end(end)
+        return self.end(sample_record(end, now_s), outputs)
+
+    def take_ended(self) -> list[int]:
+        """Return the numbers of the sequences that have ended since the last call, as far as is known here."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _note_end(self, end: Complete | Fail) -> None:
+        """Take note of a sequence that ends with a sample: a program that says how far it is begins another one."""
+        failed = isinstance(end, Fail)
+        loop = self._loop(end.key.source, end.key.sample, ended=not failed)
+        number, left = self._single.pop((end.key.source, end.key.sample), (-1, 1))
+        if loop is not None and loop.submit.further is not None and loop.submit.progress is not None:
+            number, left = loop.sequence[0], loop.submit.progress[-1] + 1 - len(loop.tokens)
+            left = 0 if loop.tokens and loop.tokens[-1] in loop.submit.further.stop else left
+        if number >= 0 and (failed or left <= 0):
+            self._ended.append(number)
 
     def end(self, record: SampleRecord, outputs: Tensors) -> tuple[SampleRecord, Tensors]:
         """Return the end of a whole sample, given that of its last run."""

@@ -120,6 +120,21 @@ class ModelBlocks:
                 return made
             return self._run(block, last, tensors, goes_on=goes_on)
 
+    def give_state(self, block: int, number: int) -> tuple[int, Tensors] | None:
+        """Return the state of a sequence at a block, with the number of its runs, and keep it no longer; None if none.
+
+        The sequence must not run here meanwhile.
+        """
+        return self._runner.give_state(block, number)
+
+    def take_state(self, block: int, number: int, runs: int, state: Tensors) -> None:
+        """Keep the state of a sequence that another agent has given."""
+        self._runner.take_state(block, number, runs, state)
+
+    def forget_state(self, number: int) -> None:
+        """Drop the state of a sequence that has ended."""
+        self._runner.forget_state(number)
+
     def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
         """Return the model's confidence at each exit that a block computes, given the block's outputs."""
         if not self._exits[block]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import COORDINATOR, Admit, Data, Deploy, Transmit
 from planner.execution.wire.transport import CONTROL, urgency_levels
-from planner.worker.events import FailureMessage, Send, TaskMessage, Tell
+from planner.worker.events import FailureMessage, Send, StateMessage, TaskMessage, Tell
 
 SendFrame: TypeAlias = Callable[[str, Frame, int], None]
 """``send(to, frame, level)``: hands a frame to the transport without waiting for it."""
@@ -43,7 +43,8 @@ class Outbox:
     def send(self, send: Send, tensors: Tensors, now_s: float) -> None:
         """Send a message about a sample with its tensors."""
         size_bytes = send.size_bytes
-        if tensors and self._deploy.instance.scenario.sources[send.message.key.source].decode is not None:
+        decode = self._deploy.instance.scenario.sources[send.message.key.source].decode
+        if tensors and (decode is not None or isinstance(send.message, StateMessage)):
             size_bytes = sum(tensor.nbytes for tensor in tensors.values())  # workers know that of a typical run only
         transfer = f"{self._name}/{next(self._transfers)}" if self._deploy.emulated else None
         if transfer is not None:

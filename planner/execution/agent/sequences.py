@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TOKENS, Deploy
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import Role, choose, fill, logits_of, roles, vocabulary
+from planner.policy.types import Progress
 from planner.runtime.input_pool import prompt_pool
 from planner.runtime.state import NUMBERS
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
@@ -75,7 +77,14 @@ class _Sequence:
         inputs[SEQUENCE.name] = np.array([self.state, self.runs], np.int64)
         self.begun += 1
         number, greedy = self.sample + self.begun * RUN_STRIDE, source.decode.next == "argmax"
-        return Arrived(source.name, number, sequence=self.state, greedy=greedy), inputs
+        left = (
+            source.decode.max_new
+            - len(self.tokens)
+            - 1
+            + ceil((len(self.known) - self.end) / (source.decode.chunk or self.end))
+        )
+        progress = Progress(self.seen, self.end - self.seen, left)
+        return Arrived(source.name, number, sequence=self.state, greedy=greedy, progress=progress), inputs
 
     def take(self, outputs: Tensors, now_s: float) -> bool:
         """Take the result of a run; return whether the sequence has ended."""
@@ -109,6 +118,7 @@ class Sequences:
     def __init__(self, worker: str, deploy: Deploy) -> None:
         self._sources: dict[str, _Source] = {}
         self._under_way: dict[tuple[str, int], _Sequence] = {}
+        self._ended: list[int] = []
         self._waiting: dict[str, deque[tuple[int, float]]] = {}
         """Sequences that have arrived and not begun, with the time of their arrival."""
         for index, (name, spec) in enumerate(deploy.instance.scenario.sources.items()):
@@ -157,6 +167,11 @@ class Sequences:
         self._under_way[source, sample] = sequence
         return sequence.next_run()
 
+    def take_ended(self) -> list[int]:
+        """Return the numbers of the sequences that have ended since the last call, or started again with another."""
+        ended, self._ended = self._ended, []
+        return ended
+
     def after(
         self, end: Complete | Fail, outputs: Tensors, now_s: float
     ) -> tuple[Arrived, Tensors] | tuple[SampleRecord, Tensors]:
@@ -168,7 +183,9 @@ class Sequences:
             return record, outputs
         if isinstance(end, Complete):
             over = sequence.take(outputs, now_s)
+            self._ended += [sequence.state] if over else []
         else:
+            self._ended.append(sequence.state)
             over = end.dropped or sequence.restarts == MAX_RESTARTS
             sequence.start_again()
         if not over:

@@ -1,4 +1,4 @@
-"""The tensors that a worker stores of the samples of a run."""
+"""The tensors that a worker stores of the samples of a run, and the state of sequences that it gives and takes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from planner.execution.agent.model_blocks import Held, fetch
+from planner.execution.agent.model_blocks import Held, ModelBlocks, fetch
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import TOKENS, Deploy
+from planner.model.chain import SEQUENCE
 from planner.model.tokens import likeliest, logits_of
 from planner.policy.types import SampleKey
+from planner.runtime.state import sequence_of
 from planner.trace.records import Origin
-from planner.worker.events import Parcel, ResultMessage, TaskMessage
+from planner.worker.events import Parcel, ResultMessage, StateMessage, TaskMessage
 
 
 class TensorStore:
@@ -23,10 +25,13 @@ class TensorStore:
     inputs
         Input tensors of each of this worker's sources; sample k takes entry k modulo their number. None in a live run,
         and for sequences, whose inputs come by :meth:`submit`.
+    models
+        The blocks, which keep the state of sequences.
     """
 
-    def __init__(self, deploy: Deploy, inputs: Mapping[str, list[Tensors]]) -> None:
+    def __init__(self, deploy: Deploy, inputs: Mapping[str, list[Tensors]], models: Mapping[str, ModelBlocks]) -> None:
         self._deploy = deploy
+        self._models = models
         self._inputs = inputs
         self._submitted: dict[tuple[str, int], Tensors] = {}
         self._tensors: dict[SampleKey, Held] = {}
@@ -73,7 +78,30 @@ class TensorStore:
         if isinstance(parcel, ResultMessage):
             result = self.result(parcel.key, parcel.origin)
             return self._likeliest(parcel.key.source, result) if parcel.greedy else result
-        return {}
+        return self._give_state(parcel) if isinstance(parcel, StateMessage) else {}
+
+    def _give_state(self, message: StateMessage) -> Tensors:
+        """Return the state of a sequence, which goes to another worker; none if it is not here or too large to send."""
+        found = self._models[message.model].give_state(message.block, message.sequence)
+        if found is None:
+            return {}
+        runs, state = found
+        if sum(tensor.nbytes for tensor in state.values()) > self._deploy.largest_bytes:
+            return {}
+        return {SEQUENCE.name: np.array([message.sequence, runs], np.int64), **state}
+
+    def forget_state(self, sequence: int) -> None:
+        """Drop the state of a sequence that has ended."""
+        for blocks in self._models.values():
+            blocks.forget_state(sequence)
+
+    def take_state(self, message: StateMessage, tensors: Tensors) -> None:
+        """Keep the state of a sequence that another worker has sent."""
+        sequence = tensors.get(SEQUENCE.name)
+        if sequence is None or sequence_of(tensors) != message.sequence:
+            return
+        state = {name: tensor for name, tensor in tensors.items() if name != SEQUENCE.name}
+        self._models[message.model].take_state(message.block, message.sequence, int(sequence[1]), state)
 
     def result(self, key: SampleKey, origin: Origin | None) -> Tensors:
         """Return the tensors of a sample's result."""

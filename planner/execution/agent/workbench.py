@@ -1,4 +1,4 @@
-"""What the runs of one agent share: the loaded blocks, the right to compute, and what is known of the links."""
+"""What the runs of one agent share: loaded blocks, the right to compute, and what is known of links and sequences."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 from planner.execution.agent.link_speeds import LinkSpeeds
 from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.turns import Turns
+from planner.worker.stickiness import SequenceRoutes
 
 
 class Workbench:
@@ -17,6 +18,8 @@ class Workbench:
         self.turns = Turns()
         """An agent runs one block at a time, whichever run it is of."""
         self.links = LinkSpeeds()
+        self.routes = SequenceRoutes()
+        """Those of the sequences that begin here."""
         self._models: WeakValueDictionary[Hashable, ModelBlocks] = WeakValueDictionary()
 
     def blocks(self, key: Hashable, make: Callable[[], ModelBlocks]) -> ModelBlocks:

@@ -218,6 +218,8 @@ class WorkerRun:
             follow=self._loader.follow,
             links=self._workbench.links.describe,
             refuse=self._refusals.add,
+            models=self._models,
+            routes=self._workbench.routes,
         )
         self._preparing = start_thread("prepare", partial(self._load, warm_up), self._on_failure, awaited_at_exit=True)
 

@@ -25,6 +25,7 @@ from planner.execution.wire.presence import SETTLED_S
 from planner.plan.replan import LiveReplanner, ReplanAnswer, Situation
 from planner.plan.types import PlanSpec
 from planner.trace.records import Incident
+from planner.units import format_number
 from planner.worker.pace import Slowed
 
 _MOST_INCIDENTS: Final = 10_000
@@ -234,7 +235,7 @@ class Failover:
         if self._slowed.told(worker, median((known, before, slowness))):
             now = self._slowed.slowness.get(worker)
             if now:
-                self._note(worker, f"runs {now:.2g}x slower than profiled")
+                self._note(worker, f"runs {format_number(now, 2)}x slower than profiled")
             else:
                 self._note(worker, "is back to its profiled speed", "info")
             self._replan()
@@ -286,5 +287,5 @@ class Failover:
         else:
             solved = f"new plan by {answer.plan.method}, solved in {answer.plan.solve_s:.2f} s"
             self._note("", "back to the first plan" if answer.situation.as_planned else solved, "info")
-            self._send_all(Replan(run=self._run, plan=answer.plan))
+            self._send_all(Replan(run=self._run, plan=answer.plan, slowness=dict(answer.situation.slowness)))
             self._on_replanned(answer.plan)

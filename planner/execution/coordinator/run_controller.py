@@ -16,6 +16,7 @@ from planner.execution.coordinator.supervision import Supervision
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Admit, Further, Start, Stop, Submit, Transmit
 from planner.execution.wire.transport import urgency_levels
+from planner.policy.types import Progress
 
 _START_DELAY_S: Final = 0.3
 
@@ -88,9 +89,16 @@ def _start(state: RunState) -> None:
         priority: float | None = None,
         within_s: float | None = None,
         further: Further | None = None,
+        progress: Progress | None = None,
     ) -> None:
         message = Submit(
-            run=state.id, source=source, sample=sample, priority=priority, within_s=within_s, further=further
+            run=state.id,
+            source=source,
+            sample=sample,
+            priority=priority,
+            within_s=within_s,
+            further=further,
+            progress=progress,
         )
         level = levels[sources[source].priority if priority is None else priority]
         members.send(sources[source].worker, message, inputs, level)

@@ -9,6 +9,7 @@ from planner.execution.coordinator.collected import Outputs, StepLogs
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Further, Load
 from planner.plan.types import PlanSpec
+from planner.policy.types import Progress
 from planner.scenario.instance import Instance
 from planner.trace.records import Incident, SampleRecord
 from planner.trace.store import RecordStore
@@ -26,8 +27,9 @@ class SendSample(Protocol):
         priority: float | None = None,
         within_s: float | None = None,
         further: Further | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Send a sample, with what it has of a priority, a limit of time and further steps of its own."""
+        """Send a sample, with what it has of a priority, a limit of time, further steps and a sequence's progress."""
         ...
 
 

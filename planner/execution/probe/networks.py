@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from planner.execution.probe.survey import Direction, Medium, Survey
+from planner.units import format_number
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -66,7 +67,7 @@ def _entry(results: Survey, medium: Medium) -> CommentedMap:
     else:
         entry = {"kind": "point-to-point", "links": _flow([_flow(pair) for pair in medium.pairs])}
         rate, latency_s = min(rates), max(latencies)
-    return CommentedMap({**entry, "bandwidth": _megabits(rate), "latency": f"{latency_s * 1e3:.3g} ms"})
+    return CommentedMap({**entry, "bandwidth": _megabits(rate), "latency": f"{format_number(latency_s * 1e3)} ms"})
 
 
 def _comment(results: Survey, medium: Medium) -> str | None:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -27,7 +28,8 @@ from planner.errors import ExecuteError
 from planner.execution.session.source import BusyError, Result, SampleError
 from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
 from planner.model.chain import SEQUENCE, TensorSpec
-from planner.model.tokens import choose, fill, logits_of, roles
+from planner.model.tokens import choose, fill, logits_of, longest_context, roles
+from planner.policy.types import Progress
 from planner.scenario.decode import MAX_RESTARTS
 
 TOGETHER_S: Final = 0.05
@@ -57,9 +59,14 @@ class SequenceSource(Protocol):
         ...
 
     def submit(
-        self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, further: Further | None = None
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        block: bool = True,
+        further: Further | None = None,
+        progress: Progress | None = None,
     ) -> Future[Result]:
-        """Submit a sample, and steps that follow it."""
+        """Submit a sample, and steps that follow it; ``progress`` says how far its sequence is."""
         ...
 
 
@@ -69,6 +76,7 @@ class _Run:
 
     inputs: Mapping[str, NDArray[Any]]
     further: Further | None
+    progress: Progress | None
 
 
 @dataclass
@@ -97,7 +105,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
     ModelError
         If the source's model keeps no state, or has inputs of unknown meaning.
     ExecuteError
-        If there is no prompt, or a number or token is out of range.
+        If there is no prompt, a number or token is out of range, or the sequence is longer than the model can take.
     SampleError
         While tokens are taken, if a run fails for another reason than lost state, or again and again.
     """
@@ -130,6 +138,13 @@ class Generation(Iterator[int], AsyncIterator[int]):
             raise ExecuteError("no temperature", where="temperature", value=self.temperature, expected="0 or more")
         self._roles = roles(self.source.inputs, self.source.name)
         self._logits = logits_of(self.source.outputs, self.source.name)
+        most, length = longest_context(self._roles), len(self.prompt) + self.max_new
+        if most is not None and length > most:
+            found = f"{len(self.prompt)} + {self.max_new} = {length} tokens"
+            expected = f"at most {most}"
+            raise ExecuteError(
+                "the sequence is longer than the model can take", where=self.source.name, value=found, expected=expected
+            )
         self._check_tokens("prompt", self.prompt)
         self._check_tokens("stop", self.stop)
         self._random = np.random.default_rng(self.seed)
@@ -158,7 +173,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
         run = next(steps)
         while True:
             try:
-                outputs = self.source.submit(run.inputs, further=run.further).result().outputs
+                outputs = self.source.submit(run.inputs, further=run.further, progress=run.progress).result().outputs
             except SampleError as error:
                 run = steps.throw(error)
                 continue
@@ -199,7 +214,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
     async def _submitted(self, run: _Run) -> Result:
         while True:
             try:
-                return await asyncio.wrap_future(self.source.submit(run.inputs, block=False, further=run.further))
+                submitted = self.source.submit(run.inputs, block=False, further=run.further, progress=run.progress)
+                return await asyncio.wrap_future(submitted)
             except BusyError:  # other sequences of the source have its places
                 await asyncio.sleep(BUSY_S)
 
@@ -246,7 +262,9 @@ class Generation(Iterator[int], AsyncIterator[int]):
             inputs = {spec.name: fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
             self._sent_s = time.monotonic()
-            outputs = yield _Run(inputs, self._further(end, of_prompt=end < len(known)))
+            left = self.max_new - len(self.tokens) - 1 + ceil((len(known) - end) / (self.chunk or len(known)))
+            progress = Progress(self._seen, end - self._seen, left)
+            outputs = yield _Run(inputs, self._further(end, of_prompt=end < len(known)), progress)
             self._runs, self._seen = self._runs + 1, end
         return outputs
 
@@ -257,7 +275,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
         together = 1
         if self.tokens and not of_prompt:
             together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
-        return Further(steps=max(together - 1, 0), known=known, stop=tuple(self.stop))
+        return Further(steps=max(together - 1, 0), known=known, stop=() if of_prompt else tuple(self.stop))
 
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]

@@ -18,6 +18,7 @@ from planner.execution.wire.messages import Further, Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
 from planner.plan.types import PlanSpec
+from planner.policy.types import Progress
 from planner.runtime.state import NUMBERS
 from planner.scenario.decode import DecodeSpec
 from planner.trace.records import Incident, SampleRecord
@@ -180,11 +181,12 @@ class LiveRun(Observer):
         priority: float | None = None,
         within_s: float | None = None,
         further: Further | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Send a sample to the worker of its source."""
         if self._submit is None:
             raise _not_entered()
-        self._submit(source, sample, inputs, priority=priority, within_s=within_s, further=further)
+        self._submit(source, sample, inputs, priority=priority, within_s=within_s, further=further, progress=progress)
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the run, if any, as a new exception for each caller."""

@@ -16,6 +16,7 @@ from planner.execution.session.samples import fitting
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Further
 from planner.model.chain import TensorSpec
+from planner.policy.types import Progress
 from planner.scenario.decode import DecodeSpec
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Desk(Protocol):
         priority: float | None = None,
         within_s: float | None = None,
         further: Further | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Send a sample to the worker of its source."""
         ...
@@ -128,6 +130,7 @@ class _InFlight:
     priority: float | None = None
     within_s: float | None = None
     further: Further | None = None
+    progress: Progress | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
@@ -210,6 +213,7 @@ class SourceHandle:
         priority: float | None = None,
         within_s: float | None = None,
         further: Further | None = None,
+        progress: Progress | None = None,
     ) -> Future[Result]:
         """Submit a sample.
 
@@ -225,6 +229,8 @@ class SourceHandle:
             Time for the result, in seconds: the sample is dropped if a block of it would start later.
         further
             Steps of a sequence that follow it; see :meth:`generate`.
+        progress
+            How far its sequence is.
 
         Returns
         -------
@@ -260,7 +266,7 @@ class SourceHandle:
                 if desk in self._given_up:
                     home = desk.home(self.name)
                     raise AbsentError("the worker of the source is absent", where=self.name, value=home)
-                waiting = _InFlight(future, arrays, desk, priority, within_s, further)
+                waiting = _InFlight(future, arrays, desk, priority, within_s, further, progress)
                 self._send(sample, waiting)
             except BaseException:
                 self._slots.release()
@@ -303,7 +309,8 @@ class SourceHandle:
         tokens
             The prompt.
         max_new
-            Largest number of tokens to generate; 256 if the scenario says nothing.
+            Largest number of tokens to generate; if it is not given, the scenario's, or 256, but no more than the model
+            can take.
         stop
             Tokens after which the sequence ends; none if the scenario says nothing.
         chunk
@@ -323,13 +330,18 @@ class SourceHandle:
         ModelError
             If the source's model keeps no state, or has inputs of unknown meaning.
         ExecuteError
-            If it has exits, or the prompt is empty or has a token outside the vocabulary.
+            If it has exits, or the prompt is empty or has a token outside the vocabulary, or the sequence is longer
+            than the model can take.
         """
         from planner.execution.session.generation import Generation
+        from planner.model.tokens import longest_context, roles
 
         decode = self.decode
         if max_new is None:
             max_new = decode.max_new if decode is not None else MAX_NEW
+            most = longest_context(roles(self.inputs, self.name))
+            if most is not None and len(tokens) < most:
+                max_new = min(max_new, most - len(tokens))
         if stop is None:
             stop = decode.stop if decode is not None else ()
         if temperature is None:
@@ -349,6 +361,7 @@ class SourceHandle:
                 priority=waiting.priority,
                 within_s=left_s,
                 further=waiting.further,
+                progress=waiting.progress,
             )
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 

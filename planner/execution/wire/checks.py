@@ -38,10 +38,15 @@ from planner.policy.types import Status, Task, resource_of
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
 from planner.worker.events import (
+    AnswerMessage,
     FailureMessage,
+    ForgetMessage,
     Message,
+    Parcel,
     RequestMessage,
     ResultMessage,
+    StateMessage,
+    StateRequest,
     StatusMessage,
     TaskMessage,
 )
@@ -103,6 +108,17 @@ def _check_data(deploy: Deploy, body: Data, frame: Frame) -> None:
     _check_message(deploy, body.message, frame)
 
 
+def _check_state(deploy: Deploy, message: StateRequest | StateMessage, frame: Frame) -> None:
+    _known("model", message.model, deploy.models, frame)
+    last = len(deploy.models[message.model].block_sha256) - 1
+    if isinstance(message, StateMessage):
+        _check_number("block", message.block, last, frame)
+    else:
+        _check_number("block", message.first_block, message.last_block, frame)
+        _check_number("block", message.last_block, last, frame)
+        _check_priority(deploy, message.priority, frame)
+
+
 def _check_input(deploy: Deploy, body: Input | Submit, frame: Frame) -> None:
     _known("source", body.source, deploy.instance.sources, frame)
     _check_tensors(frame, deploy.models[deploy.instance.scenario.sources[body.source].models[0]].cuts[0])
@@ -156,11 +172,21 @@ _CHECKS: Final[Mapping[type, Callable[[Deploy, Any, Frame], None]]] = {
 def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
     if isinstance(message, StatusMessage):
         _check_status(deploy, message.status, frame)
-        return
+    elif isinstance(message, ForgetMessage):
+        _known("source", message.source, deploy.instance.sources, frame)
+    else:
+        _check_of_sample(deploy, message, frame)
+
+
+def _check_of_sample(
+    deploy: Deploy, message: Parcel | RequestMessage | AnswerMessage | StateRequest, frame: Frame
+) -> None:
     _known("source", message.key.source, deploy.instance.sources, frame)
     for what, number in (("sample", message.key.sample), ("attempt", message.key.attempt)):
         _check_number(what, number, _LAST, frame)
-    if isinstance(message, TaskMessage | RequestMessage):
+    if isinstance(message, StateMessage | StateRequest):
+        _check_state(deploy, message, frame)
+    elif isinstance(message, TaskMessage | RequestMessage):
         _check_task(deploy, message.task, frame)
     if isinstance(message, TaskMessage):
         _check_tensors(frame, deploy.models[message.task.model].cuts[message.task.next_block])
@@ -190,10 +216,11 @@ def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
     _known("model", task.model, deploy.models, frame)
     _check_priority(deploy, task.priority, frame)
     length = len(deploy.models[task.model].block_sha256)
-    blocks = [task.next_block, *(block for stage in task.stages for block in (stage.first_block, stage.last_block))]
+    stages = (*task.stages, *task.state_at)
+    blocks = [task.next_block, *(block for stage in stages for block in (stage.first_block, stage.last_block))]
     for block in blocks:
         _check_number("block", block, length, frame)
-    for stage in task.stages:
+    for stage in stages:
         _known("worker", stage.worker, deploy.instance.workers, frame)
 
 

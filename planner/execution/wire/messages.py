@@ -101,7 +101,12 @@ class Deploy(FrozenModel):
     @property
     def largest_bytes(self) -> int:
         """Size of the largest message that this run needs, in bytes, without its header."""
-        return max(model.largest_bytes for model in self.models.values())
+        return max(*(model.largest_bytes for model in self.models.values()), self.largest_state_bytes)
+
+    @property
+    def largest_state_bytes(self) -> int:
+        """Size of the largest state of a sequence at a block that is sent, by the profiles; others start again."""
+        return max((self.instance.largest_state_bytes(model) for model in self.instance.profiles), default=0)
 
 
 class BlockFile(FrozenModel):
@@ -140,6 +145,8 @@ class Replan(FrozenModel):
     kind: Literal["replan"] = "replan"
     run: str
     plan: PlanSpec
+    slowness: dict[str, Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]] = {}
+    """How many times slower than profiled each slow worker is, by which the plan was made."""
 
 
 class Admit(FrozenModel):
@@ -210,6 +217,8 @@ class Submit(FrozenModel):
     """Time after its arrival, in seconds, after which no block of it is started; None without such a limit."""
     further: Further | None = None
     """Steps that follow it before its end; None for none, and for all outputs in place of tokens."""
+    progress: tuple[Count, Count, Count] | None = None
+    """For a run of a sequence: tokens of the runs before, those of this run, and the largest number of runs after."""
 
 
 class Stop(FrozenModel):

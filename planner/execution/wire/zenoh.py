@@ -154,8 +154,10 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def _endpoint(protocol: str, address: str) -> str:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ExecuteError("not an address", where="address", value=address, expected="HOST:PORT, e.g. 192.0.2.7:7447")
+    bare = ":" not in host or (host.startswith("[") and host.endswith("]"))
+    if not host or not bare or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        expected = "HOST:PORT, such as 192.0.2.7:7447 or [2001:db8::7]:7447"
+        raise ExecuteError("not an address", where="address", value=address, expected=expected)
     return f"{protocol}/{address}"
 
 

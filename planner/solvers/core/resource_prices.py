@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from planner.plan.surrogate import congestion, congestion_slope
-from planner.solvers.core.problem import Array, Problem
+from planner.solvers.core.problem import Array, Choice, Problem
 
 KNEE_UTILISATION = 0.98
 """From this utilisation on, G is continued by its second-order expansion."""
@@ -54,6 +54,32 @@ class Moves:
             least_base=base.min(axis=0, where=elsewhere, initial=np.inf),
             least_per_byte=np.where(elsewhere.any(axis=0), least_per_byte, 0.0),
         )
+
+    def of_home(self, home: int) -> HomeMoves:
+        """Return the prices of moves from ``home`` and to it."""
+        return HomeMoves(self.latency[:, home], self.per_byte[:, home], self.latency[home], self.per_byte[home])
+
+
+@dataclass(frozen=True)
+class HomeMoves:
+    """What a sample pays to move between its source's worker and each other one, for latency and per byte; all [D]."""
+
+    from_latency: Array
+    from_per_byte: Array
+    to_latency: Array
+    to_per_byte: Array
+
+    @classmethod
+    def of(cls, problem: Problem, home: int, second: Array, latency: float) -> HomeMoves:
+        """Return the prices of moves from ``home`` and to it, given those of a ``second`` [R] and of ``latency``."""
+        latency_s = np.stack([problem.latency_s[home], problem.latency_s[:, home]])
+        linked = np.isfinite(latency_s)
+        from_latency, to_latency = np.where(linked, latency * np.where(linked, latency_s, 0.0), np.inf)
+        from_per_byte, to_per_byte = (
+            (problem.hop_s_per_byte[moves] * second[problem.hop_resource[moves]]).sum(axis=1)
+            for moves in (np.s_[home], np.s_[:, home])
+        )
+        return cls(from_latency, from_per_byte, to_latency, to_per_byte)
 
 
 @dataclass(frozen=True)
@@ -106,13 +132,23 @@ class Prices:
 
         Sources of the same class and prices share one result.
         """
-        level, limits = int(problem.classes.of_source[source]), float(self.second[source]) / problem.volume[source]
+        level, limits = int(problem.classes.of_source[source]), self._limits(problem, source)
         overhead_s = problem.variants[variant].overhead_s
         key = (level, self.latency[source], limits, overhead_s.tobytes())
         if key not in self._of_similar_sources:
             second, latency = self.of_class[level] + limits, float(self.latency[source] + limits)
             self._of_similar_sources[key] = second, Moves.of(problem, overhead_s, second, latency)
         return self._of_similar_sources[key]
+
+    def of_home(self, problem: Problem, source: int) -> tuple[Array, HomeMoves]:
+        """Return what a sample per second pays for a second of each resource [R], and for moves from home and to it."""
+        limits = self._limits(problem, source)
+        second = self.of_class[problem.classes.of_source[source]] + limits
+        latency = float(self.latency[source] + limits)
+        return second, HomeMoves.of(problem, problem.demands[source].home, second, latency)
+
+    def _limits(self, problem: Problem, source: int) -> float:
+        return float(self.second[source]) / float(problem.volume[source])
 
     def of_blocks(self, problem: Problem, source: int, variant: int) -> Array | None:
         """Return what a sample per second pays for the memory of each block on each worker [L, D]; None if nothing."""
@@ -135,3 +171,38 @@ def marginal_prices(problem: Problem, sigma: Array) -> Array:
     """Return the marginal price of load of each class on each resource at utilisations ``sigma``; both [K, R]."""
     _, slope, _ = smooth_congestion(sigma, problem.kappa)
     return np.asarray(np.cumsum((problem.classes.weight[:, None] * slope)[::-1], axis=0)[::-1])
+
+
+class RunningPrices:
+    """The marginal prices while routes of single sources change: only those of the resources touched are recomputed.
+
+    ``load`` is that of each source on each resource; shape [S, R].
+    """
+
+    def __init__(self, problem: Problem, load: Array | None = None) -> None:
+        self._problem = problem
+        shape = (len(problem.demands), len(problem.resources))
+        self.load = np.zeros(shape) if load is None else load
+        self._sigma = problem.classes.nested(self.load)
+        self._of_class = marginal_prices(problem, self._sigma)
+
+    def prices(self) -> Prices:
+        """Return the prices at the present loads."""
+        return Prices.of_delay(self._problem, self._of_class)
+
+    def drop(self, source: int) -> None:
+        """Take a source's samples off all routes."""
+        self._add(source, -self.load[source])
+
+    def move(self, source: int, choice: Choice, share: float = 1.0) -> None:
+        """Move a ``share`` of a source's samples to one route."""
+        cost = self._problem.cost(source, choice)
+        more = -share * self.load[source]
+        more[cost.resources] += share * self._problem.demands[source].volume * cost.seconds
+        self._add(source, more)
+
+    def _add(self, source: int, more: Array) -> None:
+        touched = np.flatnonzero(more)  # few of all resources
+        self.load[source, touched] += more[touched]
+        self._sigma[self._problem.classes.of_source[source] :, touched] += more[touched]
+        self._of_class[:, touched] = marginal_prices(self._problem, self._sigma[:, touched])

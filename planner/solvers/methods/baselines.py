@@ -16,7 +16,7 @@ import numpy as np
 from planner.solvers.core.deadline import NEVER, Deadline
 from planner.solvers.core.infeasibility import violations
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
-from planner.solvers.core.resource_prices import Prices, marginal_prices
+from planner.solvers.core.resource_prices import RunningPrices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.routes.pricing import cheapest_split
 
@@ -80,14 +80,12 @@ def two_part_plan(problem: Problem, deadline: Deadline = NEVER) -> Choices:
     Sources choose their best split in order of priority, all of them twice, at the marginal prices of the others' load.
     """
     order = np.argsort(problem.classes.of_source, kind="stable").tolist()
-    load = np.zeros((len(problem.demands), len(problem.resources)))
+    running = RunningPrices(problem)
     chosen: dict[int, Choice] = {}
     for source in deadline.watch(order * 2):
-        load[source] = 0.0
-        prices = Prices.of_delay(problem, marginal_prices(problem, problem.classes.nested(load)))
-        chosen[source] = cheapest_split(problem, source, prices)
-        cost = problem.cost(source, chosen[source])
-        load[source, cost.resources] = problem.demands[source].volume * cost.seconds
+        running.drop(source)
+        chosen[source] = cheapest_split(problem, source, running.prices())
+        running.move(source, chosen[source])
     return tuple((chosen[source],) for source in range(len(problem.demands)))
 
 

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from planner.solvers.core.deadline import Deadline, Expired
-from planner.solvers.core.problem import Array, Choice, Choices, Problem
-from planner.solvers.core.resource_prices import Prices, marginal_prices
+from planner.solvers.core.problem import Choice, Choices, Problem
+from planner.solvers.core.resource_prices import RunningPrices
 from planner.solvers.routes.pricing import cheapest_routes
 
 SITE_TURNS = 4
@@ -29,16 +29,7 @@ def greedy_rounds(
     Expired
         The deadline passes in the first round.
     """
-    load = np.zeros((len(problem.demands), len(problem.resources)))
-    sigma = problem.classes.nested(load)
-    of_class = marginal_prices(problem, sigma)
-
-    def change(source: int, more: Array) -> None:
-        touched = np.flatnonzero(more)  # few of all resources: only their prices change
-        load[source, touched] += more[touched]
-        sigma[problem.classes.of_source[source] :, touched] += more[touched]
-        of_class[:, touched] = marginal_prices(problem, sigma[:, touched])
-
+    running = RunningPrices(problem)
     chosen: dict[int, Choice] = {}
     after_rounds: list[Choices] = []
     turns = _turns(problem)
@@ -51,14 +42,11 @@ def greedy_rounds(
                 return after_rounds
             if not averaging:
                 for source in sources:
-                    change(source, -load[source])
-            priced = cheapest_routes(problem, Prices.of_delay(problem, of_class), chosen, sources)
+                    running.drop(source)
+            priced = cheapest_routes(problem, running.prices(), chosen, sources)
             for source, (_, choice) in zip(sources, priced, strict=True):
                 chosen[source] = choice
-                cost = problem.cost(source, choice)
-                target = np.zeros(len(problem.resources))
-                target[cost.resources] = problem.demands[source].volume * cost.seconds
-                change(source, moved * (target - load[source]))
+                running.move(source, choice, moved)
         after_rounds.append(tuple((chosen[source],) for source in range(len(problem.demands))))
     return after_rounds
 
@@ -80,12 +68,10 @@ def _turns(problem: Problem) -> list[list[int]]:
 def completed(problem: Problem, known: Choices) -> Choices:
     """Return ``known`` with the cheapest route, at marginal prices, for each source that has none."""
     choices = list(known)
-    load = problem.load(known)
+    running = RunningPrices(problem, problem.load(known))
     for source in np.argsort(problem.classes.of_source, kind="stable").tolist():
         if not choices[source]:
-            prices = Prices.of_delay(problem, marginal_prices(problem, problem.classes.nested(load)))
-            [(_, choice)] = cheapest_routes(problem, prices, sources=[source])
+            [(_, choice)] = cheapest_routes(problem, running.prices(), sources=[source])
             choices[source] = (choice,)
-            cost = problem.cost(source, choice)
-            load[source, cost.resources] = problem.demands[source].volume * cost.seconds
+            running.move(source, choice)
     return tuple(choices)

@@ -13,6 +13,7 @@ from planner.plan.surrogate import congestion
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
+from planner.solvers.routes import shortest_path
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
 from planner.solvers.routes.site_pricing import cheapest_paths
 from planner.solvers.routes.timely_paths import timely
@@ -145,8 +146,7 @@ def cheapest_split(problem: Problem, source: int, prices: Prices) -> Choice:
     options: list[tuple[bool, float, Choice]] = []
     for variant in demand.variants:
         model = problem.variants[variant]
-        graph = LayeredGraph.of(problem, source, variant, prices)
-        price, cut, worker = graph.cheapest_split(demand.home)
+        price, cut, worker = shortest_path.cheapest_split(problem, source, variant, prices)
         price += demand.volume * prices.latency[source] * problem.loss_s * (1 - model.accuracy)
         workers = (demand.home,) * cut + (worker,) * (len(model) - cut)
         options.append((model.accuracy < demand.min_accuracy, price, Choice(variant, workers)))

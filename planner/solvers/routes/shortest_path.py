@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.solvers.core import light
 from planner.solvers.core.problem import Array, Integers, Problem
-from planner.solvers.core.resource_prices import Moves, Prices
+from planner.solvers.core.resource_prices import HomeMoves, Moves, Prices
 
 MIN_REACH = 1e-12
 """Replaces a reach of 0, so that a missing path keeps an infinite price."""
@@ -49,25 +50,14 @@ class LayeredGraph:
     def of(cls, problem: Problem, source: int, variant: int, prices: Prices) -> LayeredGraph:
         """Return the graph at some shadow prices."""
         second, moves = prices.of_source(problem, source, variant)
-        model, home = problem.variants[variant], problem.demands[source].home
-        count = len(problem.workers)
-        to_home, from_home = moves.per_byte[home], moves.per_byte[:, home]
-        node = model.reach[:-1, None] * model.block_s * second[:count]
-        for block in np.flatnonzero(model.exit_share > 0).tolist():
-            node[block] += model.exit_bytes[block] * to_home + model.exit_share[block] * moves.latency[home]
-        begin = model.overhead_s * second[:count]
-        node[0] += model.reach[0] * (begin + model.cut_bytes[0] * from_home + moves.latency[:, home])
-        node[-1] += model.reach[-1] * (model.cut_bytes[-1] * to_home + moves.latency[home])
-        if (block_price := prices.of_blocks(problem, source, variant)) is not None:
-            node += block_price
-        node[~problem.runs(source, variant)] = np.inf
+        model = problem.variants[variant]
+        node = _nodes(problem, source, variant, prices, (second, moves.of_home(problem.demands[source].home)))
         scale = np.maximum(model.reach[:-1], MIN_REACH)
         limited = np.isfinite(problem.most_load)
         first = problem.first_of_stage(source, variant) if limited else None
         most_bytes = _most_bytes(problem, source)
-        saved = (
-            np.asarray(np.broadcast_to(model.saving_s, node.shape) * second[:count]) if np.any(model.saving_s) else None
-        )
+        begin = np.broadcast_to(model.saving_s, node.shape) * second[: len(problem.workers)]
+        saved = np.asarray(begin) if np.any(model.saving_s) else None
         return cls(node, moves, model.cut_bytes[:-1], scale, most_bytes, first, saved)
 
     def cheapest(self, near: tuple[int, ...] = ()) -> tuple[float, tuple[int, ...]]:
@@ -104,17 +94,6 @@ class LayeredGraph:
         if self.most_bytes is not None:
             moves[self.scale[begins] * self.cut_bytes[begins] > self.most_bytes[into, sender]] = np.inf
         return float(self.node[np.arange(len(path)), path].sum() + self.scale[begins] @ moves)
-
-    def cheapest_split(self, home: int) -> tuple[float, int, int]:
-        """Return the price of the cheapest path with one move, from ``home``, its cut and the worker after it."""
-        before = np.append(0.0, np.cumsum(self.node[:, home]))[:-1]
-        after = np.cumsum(self.node[::-1], axis=0)[::-1]
-        total = before[:, None] + after
-        for block in range(1, len(self.node)):
-            total[block] += self.move(block, np.arange(self.node.shape[1]))[:, home]
-        total[1:, home] = np.inf
-        cut, worker = (int(index) for index in np.unravel_index(total.argmin(), total.shape))
-        return float(total[cut, worker]), cut, worker
 
     def move(self, block: int, into: Integers) -> Array:
         """Return the price of moves to the workers ``into``, or of staying there; shape [into, D]."""
@@ -171,13 +150,44 @@ class LayeredGraph:
         return least, tuple(reversed(workers))
 
 
+def cheapest_split(problem: Problem, source: int, variant: int, prices: Prices) -> tuple[float, int, int]:
+    """Return the price of the cheapest path with at most one move, from home; its cut, and the worker after it."""
+    second, moves = prices.of_home(problem, source)
+    model, home = problem.variants[variant], problem.demands[source].home
+    node = _nodes(problem, source, variant, prices, (second, moves))
+    before = np.append(0.0, np.cumsum(node[:, home]))[:-1]
+    total = before[:, None] + np.cumsum(node[::-1], axis=0)[::-1]
+    begin = model.begin_s * second[: len(problem.workers)]
+    move = begin + moves.from_latency + model.cut_bytes[:-1, None] * moves.from_per_byte
+    total[1:] += np.maximum(model.reach[1:-1, None], MIN_REACH) * move[1:]
+    total[1:, home] = np.inf
+    cut, worker = (int(index) for index in np.unravel_index(total.argmin(), total.shape))
+    return float(total[cut, worker]), cut, worker
+
+
+def _nodes(problem: Problem, source: int, variant: int, prices: Prices, of_home: tuple[Array, HomeMoves]) -> Array:
+    """Return the prices of the blocks, with input, result and results of exits; shape [L, D]."""
+    second, moves = of_home
+    model, count = problem.variants[variant], len(problem.workers)
+    node = model.reach[:-1, None] * model.block_s * second[:count]
+    for block in np.flatnonzero(model.exit_share > 0).tolist():
+        node[block] += model.exit_bytes[block] * moves.to_per_byte + model.exit_share[block] * moves.to_latency
+    begin = model.overhead_s * second[:count]
+    node[0] += model.reach[0] * (begin + model.cut_bytes[0] * moves.from_per_byte + moves.from_latency)
+    node[-1] += model.reach[-1] * (model.cut_bytes[-1] * moves.to_per_byte + moves.to_latency)
+    if (block_price := prices.of_blocks(problem, source, variant)) is not None:
+        node += block_price
+    node[~problem.runs(source, variant)] = np.inf
+    return node
+
+
 def _most_bytes(problem: Problem, source: int) -> Array | None:
     """Return the bytes of a sample that a move may send, receivers as rows; shape [D, D]; None if unlimited."""
     if np.isinf(problem.most_load):
         return None
     load_per_byte = problem.demands[source].volume * problem.hop_s_per_byte.max(axis=2).T
     most_bytes = np.full(load_per_byte.shape, np.inf)
-    np.divide(problem.most_load, load_per_byte, out=most_bytes, where=load_per_byte > 0)
+    np.divide(problem.most_load * (1 + light.ROUNDING), load_per_byte, out=most_bytes, where=load_per_byte > 0)
     return most_bytes
 
 

@@ -117,17 +117,23 @@ class StagedRoutes:
     def priced(self, cost: CostOfLoad, block_price: Array | None = None) -> PricedStages:
         """Return the costs of all stages and moves, with a price of each block on each worker, shape [L, D]."""
         length, count = len(self.stage_load), self.stage_load.shape[2]
-        # Only cuts in ascending order are a stage: half of all pairs.
-        first_cut, end_cut = np.triu_indices(length, k=1, m=length + 1)
-        load = self.stage_load[first_cut, end_cut]
+        first_cut, end_cut, worker, hops = self._indices
         stage = np.full((length + 1, length, count), np.inf)
-        stage[end_cut, first_cut] = cost(load, np.broadcast_to(np.arange(count), load.shape))
+        stage[end_cut, first_cut] = cost(self.stage_load[first_cut, end_cut], worker)
         if block_price is not None:
             until = np.vstack([np.zeros(count), np.cumsum(block_price, axis=0)])
             stage[end_cut, first_cut] += until[end_cut] - until[first_cut]
-        hops = np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
         move = self.move_cost + cost(self.move_load, hops).sum(axis=3)
         return PricedStages(self.variant, self.problem.demands[self.source].home, stage, move, self.fixed)
+
+    @cached_property
+    def _indices(self) -> tuple[Integers, Integers, Integers, Integers]:
+        """First and last cut of each stage, the workers of its loads, and the resources of the loads of moves."""
+        # Only cuts in ascending order are a stage: half of all pairs.
+        length, _, count = self.stage_load.shape
+        first_cut, end_cut = np.triu_indices(length, k=1, m=length + 1)
+        worker = np.broadcast_to(np.arange(count), (len(first_cut), count))
+        return first_cut, end_cut, worker, np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Delays:
         for block in range(length - 1, 0, -1):
             after[block] = (moves[block] + begin[block][:, None]).min(axis=0)
             begin[block - 1] += np.minimum(begin[block], after[block])
-        # Large numbers would cost the differences their digits; stages with a block that may not run are excluded later.
+        # Large numbers would cost the differences their digits; stages of a block that may not run are left out later.
         until = np.vstack([np.zeros(count), np.cumsum(np.where(finite, seconds.node, 0.0), axis=0)])
         least_s = float(begin[0].min())
         step = max(most_s - least_s, ROUNDING * most_s) / DELAY_STEPS

@@ -42,6 +42,7 @@ from planner.execution.wire.messages import (
     WorkerFault,
 )
 from planner.execution.wire.transport import Receiver
+from planner.policy.types import Progress
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord, encode_records
 from planner.trace.store import pack
 from tests.execution.memory_network import MemoryNetwork
@@ -141,6 +142,7 @@ class Rig:
         priority: float | None = None,
         within_s: float | None = None,
         further: Further | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Take a sample, which a worker would be sent."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,12 @@ from planner.trace.records import Origin, SampleRecord
 from planner.worker.events import (
     AnswerMessage,
     FailureMessage,
+    ForgetMessage,
     Message,
     RequestMessage,
     ResultMessage,
+    StateMessage,
+    StateRequest,
     StatusMessage,
     TaskMessage,
 )  # fmt: skip
@@ -46,10 +50,13 @@ DEPLOYMENT = small_deployment(INSTANCE, SPLIT)
 RUN = "r"
 KEY = SampleKey("urgent", 7, 1)
 TASK = Task(KEY, "small", 0, 8.0, 0.5, 1, SPLIT.sources["urgent"].routes[0].stages)
+ELSEWHERE = SPLIT.sources["urgent"].routes[1].stages
 PARCELS: list[Message] = [
     TaskMessage(TASK), TaskMessage(TASK, 1), ResultMessage(KEY, 3), ResultMessage(KEY, 3, Origin("small")),
     FailureMessage(KEY, "no memory"), FailureMessage(KEY, "gone", ("a", "b")), RequestMessage(TASK, 2),
     AnswerMessage(KEY, None, 1), AnswerMessage(KEY, 0.5, 1),
+    TaskMessage(replace(TASK, sequence=7, state_at=ELSEWHERE)), StateRequest(KEY, "small", 0, 1, 7, 8.0),
+    StateMessage(KEY, "small", 1, 7), ForgetMessage("urgent", 7),
     StatusMessage(Status(backlog_s=((8.0, 0.25),), queued=(("urgent", 3),), per_parameter_s=(("urgent", 1e-9),))),
 ]  # fmt: skip
 DEPLOY = Deploy(

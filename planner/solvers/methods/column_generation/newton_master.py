@@ -41,7 +41,10 @@ MAX_STIFFENINGS = 6
 MAX_DENSE_COLUMNS = 600
 """Where workers form sites and there are more routes, a Newton step is found by conjugate gradients."""
 NEW_SHARE = 0.01
-"""Share of a new route of a source that has others, and the least one of its first routes."""
+"""Largest share of a new route of a source that has others, and the least one of its first routes."""
+NEW_ROOM, MIN_NEW_ROOM = 0.5, 1e-3
+"""Parts of what is free of each resource, and at least of its cap, that all new routes together may use at first: from
+far beyond the caps many Newton steps lead back."""
 MAX_DENSE_ENTRIES = 40_000
 """Loads with up to this number of entries are stored dense: for few routes sparse products are slower."""
 
@@ -122,7 +125,8 @@ class NewtonMaster:
         problem = self.problem
         routed = {source for source, _ in self.columns}
         limit_use = np.zeros((len(fresh), 2 * len(problem.demands) + len(self.rooms)))
-        share, fixed = np.full(len(fresh), NEW_SHARE), np.zeros(len(fresh))
+        share, fixed = np.zeros(len(fresh)), np.zeros(len(fresh))
+        part = self._room([route for route in fresh if route[0] in routed])
         for row, (source, choice) in enumerate(fresh):
             cost = problem.cost(source, choice)
             lost = 1 - problem.variants[choice.variant].accuracy
@@ -133,6 +137,8 @@ class NewtonMaster:
             fixed[row] = min(problem.fixed_cost(source, choice, cost.latency_s), self.most_fixed)
             if source not in routed:
                 share[row] = max(shares[source, choice], NEW_SHARE)
+            else:
+                share[row] = NEW_SHARE * part[cost.resources].min()
         price = float(self.slack_price @ self.share) / max(len(self.share), 1) or 1.0
         self.columns += fresh
         self.known.update(fresh)
@@ -142,6 +148,17 @@ class NewtonMaster:
         self.limit_use = np.concatenate([self.limit_use, limit_use[:, self.limits]])
         self._arrange()
         return True
+
+    def _room(self, routes: Iterable[tuple[int, Choice]]) -> Array:
+        """Return by what part of :data:`NEW_SHARE` new routes begin, given each resource that they use; shape [R]."""
+        problem = self.problem
+        free, more = problem.caps.copy(), np.zeros(len(problem.resources))
+        free[self.used] -= self.load.T @ self.share
+        for source, choice in routes:
+            cost = problem.cost(source, choice)
+            more[cost.resources] += NEW_SHARE * problem.volume[source] * cost.seconds
+        room = np.maximum(NEW_ROOM * free, MIN_NEW_ROOM * problem.caps)
+        return np.minimum(1.0, room / np.maximum(more, 1e-300))
 
     def _arrange(self) -> None:
         """Recompute the arrays that depend on the columns.
