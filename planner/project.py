@@ -113,7 +113,7 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
     PlanError
         If a model has only a profile, or was cut differently from its profile.
     """
-    from planner.model.load import load_chain
+    from planner.model.load import load_chain, load_for_batches
 
     models = {}
     for name, spec in instance.scenario.models.items():
@@ -124,7 +124,8 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
                 expected="path: FILE",
             )
         file = scenario_path.parent / spec.path
-        model = load_chain(
+        load = load_for_batches if instance.max_batch(name) > 1 else load_chain
+        model = load(
             file,
             max_blocks=spec.max_blocks,
             shape=spec.shape,
@@ -134,6 +135,10 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
             name=name,
         )
         _check_chain(model, instance.any_profile(name))
+        if model.single and instance.max_batch(name) > 1:
+            raise PlanError(
+                f"model {name} runs no batches: {model.single}", where=str(file), expected="max_batch: 1 in its sources"
+            )
         models[name] = model
     return models
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.profiling.batches import BatchCosts
 from planner.profiling.sequences import BlockRuns, CutRuns, RunCurve, SequenceCosts
 from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
 from planner.scenario.instance import Hop, Instance, NetworkPath
@@ -35,6 +36,7 @@ def make_profile(
     activation_bytes: Sequence[int] | int = 500_000,
     parameters: int | None = None,
     std_s: float = 0.0,
+    batches: BatchCosts | None = None,
     stage_overhead_s: float = 0.0,
     exits: Sequence[ExitPoint] = (),
     operating_points: Sequence[OperatingPoint] = (),
@@ -67,7 +69,15 @@ def make_profile(
         cut_bytes=tuple(cut_bytes if cut_bytes is not None else [100_000] * length + [4_000]),
         exits=tuple(exits),
         operating_points=tuple(operating_points),
+        batches=batches,
     )
+
+
+def linear_batches(blocks: int, fixed: float, most: int = 8) -> BatchCosts:
+    """Times of batches of which a share is for the batch, and the rest for each sample."""
+    sizes = [2**power for power in range(most.bit_length())]
+    ratios = tuple(fixed + (1 - fixed) * size for size in sizes)
+    return BatchCosts(sizes=tuple(sizes), relative=(ratios,) * blocks)
 
 
 def with_sequences(

@@ -15,7 +15,7 @@ from planner.api.picture import Picture, drawn
 from planner.errors import ModelError
 from planner.files import StrPath, write_bytes_atomic, write_text_atomic
 from planner.model.chain import Block, Chain, Cut
-from planner.model.load import ChainModel, load_chain
+from planner.model.load import ChainModel, load_chain, load_for_batches
 from planner.tables import Printable, Table, short_name
 
 MANIFEST: Final = "manifest.json"
@@ -37,13 +37,13 @@ def chain_of(
     axes: Mapping[str, int] | None,
     layer_assignment: str,
     state: Mapping[str, str] | None,
+    batch: bool = False,
 ) -> ChainModel:
-    """Return a model that is given as such or as a file, as a chain of blocks."""
+    """Return a model that is given as such or as a file, as a chain of blocks; for batches, if it runs them."""
     if isinstance(model, ChainModel):
         return model
-    return load_chain(
-        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
-    )
+    load = load_for_batches if batch else load_chain
+    return load(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state)
 
 
 class ChainSummary(Printable):

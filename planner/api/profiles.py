@@ -37,6 +37,7 @@ def profile(
     inputs: StrPath | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     beside: int | None = None,
+    batches: Sequence[int] = (),
     progress: Progress | None = show_progress,
 ) -> Profile:
     """Measure what each block of a model costs on this device.
@@ -75,6 +76,9 @@ def profile(
     beside
         Also measure, for as long again, how much longer blocks take in an agent, alone and while this many other
         agents compute on this host. Each agent needs processors of its own.
+    batches
+        Also measure batches of these sizes, such as ``(1, 2, 4, 8)``. If the model runs none, a warning in the profile
+        says why. A model that is given as such has to be loaded with ``batch=True``.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
 
@@ -87,7 +91,13 @@ def profile(
     from planner.runtime.inputs import read_inputs
 
     chain_model = chain_of(
-        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+        model,
+        max_blocks=max_blocks,
+        shape=shape,
+        axes=axes,
+        layer_assignment=layer_assignment,
+        state=state,
+        batch=bool(batches),
     )
     arrays = None if inputs is None else read_inputs(Path(inputs), chain_model.chain.cuts[0].tensors)
     if beside is not None:
@@ -106,6 +116,7 @@ def profile(
             power_mode=power_mode,
             seed=seed,
             inputs=arrays,
+            batches=batches,
             progress=report,
         )
     if beside is None or measured.environment["partial"]:

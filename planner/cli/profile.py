@@ -96,6 +96,14 @@ def measure(
             "host. Each has its own processors.",
         ),
     ] = None,
+    batches: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Also measure batches of these sizes, such as 1,2,4,8, if the first axis of the model's inputs is "
+            "open.",
+        ),
+    ] = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
@@ -114,9 +122,15 @@ def measure(
     """
     from planner.api.profiles import profile
 
-    budget_s = seconds(budget)
+    budget_s, sizes = seconds(budget), whole_numbers(batches, "--batches")
     chain_model, points = _load(
-        model, max_blocks, (shape, axis, layer_assignment, state), calibrate, thresholds, predictions
+        model,
+        max_blocks,
+        (shape, axis, layer_assignment, state),
+        calibrate,
+        thresholds,
+        predictions,
+        batch=bool(sizes),
     )
     try:
         measured = profile(
@@ -130,6 +144,7 @@ def measure(
             inputs=inputs,
             operating_points=points,
             beside=beside,
+            batches=sizes,
         )
     except KeyboardInterrupt:
         typer.echo("planner: interrupted before the measurement was complete enough; no profile written", err=True)
@@ -281,20 +296,23 @@ def _load(
     data: Path | None,
     thresholds: str | None,
     predictions: Path | None,
+    *,
+    batch: bool = False,
 ) -> tuple[ChainModel, tuple[OperatingPoint, ...]]:
     """Return the model, and its operating points if there is data to calibrate them on.
 
     ``described`` are the options ``--shape``, ``--axis``, ``--layer-assignment`` and ``--state``.
     """
     from planner.api.profiles import calibrate
-    from planner.model.load import load_chain
+    from planner.model.load import load_chain, load_for_batches
 
     for option, value in (("--thresholds", thresholds), ("--predictions", predictions)):
         if value is not None and data is None:
             raise UsageError("requires --calibrate", where=option, value=str(value), expected="--calibrate DATA")
     confidences = None if thresholds is None else _numbers(thresholds)
     shape, axes = parse_shapes(described[0]), parse_axes(described[1])
-    chain_model = load_chain(
+    load = load_for_batches if batch else load_chain
+    chain_model = load(
         model,
         max_blocks=max_blocks,
         shape=shape,
@@ -315,6 +333,15 @@ def _numbers(text: str) -> list[float]:
         raise UsageError(
             "not a list of numbers", where="--thresholds", value=text, expected="numbers such as 0.5,0.9"
         ) from error
+
+
+def whole_numbers(text: str | None, where: str) -> list[int]:
+    """Read whole numbers such as ``1,2,4``; none for no text."""
+    try:
+        return [int(word) for word in text.split(",")] if text is not None else []
+    except ValueError as error:
+        expected = "whole numbers such as 1,2,4,8"
+        raise UsageError("not a list of whole numbers", where=where, value=text, expected=expected) from error
 
 
 def seconds(text: str) -> float:

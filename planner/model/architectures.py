@@ -117,11 +117,24 @@ def resnet56(path: Path, *, exits: bool, classes: int = 10) -> Path:
     return net.save(path)
 
 
-def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, tokens: int, context: int = 1024) -> Path:
+def gpt2(
+    path: Path,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    vocabulary: int,
+    tokens: int,
+    context: int = 1024,
+    batch: str | None = None,
+) -> Path:
     """Build GPT-2 without a cache (Radford et al., 2019), from token ids to the logits of every position.
 
-    The embedding matrix is used at the input and, transposed, for the logits. The causal mask is a constant.
+    The embedding matrix is used at the input and, transposed, for the logits. The causal mask is a constant. ``batch``
+    names the first axis, which then is open; by default it has one sample.
     """
+    samples: int | str = batch or 1
+    kept, found = (0, -1) if batch else (1, 1)  # what a reshape makes of the first axis
     net = ModelBuilder("gpt2", opset=20)
     std = 0.02
 
@@ -133,7 +146,7 @@ def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, to
         gamma, beta = (net.constant(f"{name}.{key}", np.full(width, v, np.float32)) for key, v in (("g", 1), ("b", 0)))
         return net.node("LayerNormalization", [x, gamma, beta], name, axis=-1)
 
-    ids = net.input("input_ids", (1, tokens), TensorProto.INT64)
+    ids = net.input("input_ids", (samples, tokens), TensorProto.INT64)
     words = net.weight("wte", (vocabulary, width), std)
     positions = net.node(
         "Gather", [net.weight("wpe", (context, width), std), net.constant("places", np.arange(tokens))], "wpe.x"
@@ -142,8 +155,8 @@ def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, to
     causal = net.constant("causal", np.tril(np.ones((1, 1, tokens, tokens), np.bool_)))
     hidden = net.constant("hidden", np.array(-np.inf, np.float32))
     scale = net.constant("scale", np.array((width // heads) ** -0.5, np.float32))
-    split = net.constant("split", np.array([1, tokens, heads, width // heads]))
-    merge = net.constant("merge", np.array([1, tokens, width]))
+    split = net.constant("split", np.array([kept, tokens, heads, width // heads]))
+    merge = net.constant("merge", np.array([kept, tokens, width]))
     for layer in range(layers):
         name = f"h{layer}"
         qkv = linear(norm(x, f"{name}.ln1"), f"{name}.qkv", 3 * width, width)
@@ -164,8 +177,12 @@ def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, to
         x = net.node(
             "Add", [x, linear(wide, f"{name}.down", width, 4 * width, std / (2 * layers) ** 0.5)], f"{name}.end"
         )
-    flat = net.node("Reshape", [norm(x, "ln_f"), net.constant("rows", np.array([tokens, width]))], "flat")
+    flat = net.node(
+        "Reshape", [norm(x, "ln_f"), net.constant("rows", np.array([-1 if batch else tokens, width]))], "flat"
+    )
     logits = net.node("Gemm", [flat, words], "logits.rows", transB=1)
-    logits = net.node("Reshape", [logits, net.constant("shape", np.array([1, tokens, vocabulary]))], "logits.shaped")
-    net.output("logits", logits, (1, tokens, vocabulary))
+    logits = net.node(
+        "Reshape", [logits, net.constant("shape", np.array([found, tokens, vocabulary]))], "logits.shaped"
+    )
+    net.output("logits", logits, (samples, tokens, vocabulary))
     return net.save(path)

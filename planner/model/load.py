@@ -19,9 +19,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from planner.errors import ModelError, PlannerWarning
+from planner.errors import ModelError, PlannerWarning, explain
 from planner.files import StrPath
 from planner.model.chain import SEQUENCE, Block, Chain, Cut, Exit, StatePair
 from planner.model.coarsen import choose_borders
@@ -54,6 +54,8 @@ class ChainModel:
         Pipeline stages that the model's annotations state.
     placed
         Device of each work node by these annotations and the rules for layers; None where they name none.
+    single
+        Reason why the block models run single samples only; empty if they run several as one.
     """
 
     chain: Chain
@@ -64,6 +66,7 @@ class ChainModel:
     borders: tuple[int, ...]
     stages: PipelineStages
     placed: tuple[str | None, ...]
+    single: str = "it was loaded for single samples"
 
     @property
     def path(self) -> Path:
@@ -186,6 +189,7 @@ def load_chain(
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
     state: Mapping[str, str] | None = None,
+    batch: bool = False,
     name: str | None = None,
 ) -> ChainModel:
     """Load an ONNX model as a chain of blocks.
@@ -208,6 +212,8 @@ def load_chain(
     state
         Inputs with the state before a run, and the outputs with the state after it; empty to send state like any other
         tensor. Defaults to pairs that are named by convention, see :mod:`planner.model.state`.
+    batch
+        Whether the block models are to run several samples as one, on their first axis (:mod:`planner.model.batches`).
     name
         Name of the chain. Defaults to the stem of the file name.
 
@@ -215,13 +221,14 @@ def load_chain(
     ------
     ModelError
         If the file is not a valid ONNX model, has dynamic axes that ``shape`` and ``axes`` do not fix, has annotations
-        or rules for layers that do not fit it, or lacks the ``state``.
+        or rules for layers that do not fit it, or lacks the ``state``; or runs no ``batch``.
     """
     if max_blocks is not None and max_blocks < 1:
         raise ModelError(
             "a chain needs at least one block", where="--max-blocks", value=max_blocks, expected="1 or more"
         )
     from planner.model.axes import several_sizes
+    from planner.model.batches import checked_for_batches, with_open_batch
     from planner.model.bounds import input_bounds
     from planner.model.cost import count_costs
     from planner.model.device_annotations import read_stages
@@ -241,6 +248,8 @@ def load_chain(
         if kept := find_state(source, graph, shapes, state):
             shapes = with_varying_axes(source, graph, shapes, kept, shape or {})
             graph = replace(graph, state=kept)
+        if batch:
+            shapes = with_open_batch(source, graph, shapes, shape or {})
         graph = graph.folded(shapes.fixed)
         shapes = shapes.bounded(input_bounds(graph, shapes))
         costs = count_costs(graph, shapes)
@@ -250,13 +259,30 @@ def load_chain(
         wishes = _wishes(path, line, stages, placed)
         borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
         chain = _chain(name or path.stem, source, line, costs, borders)
+        if batch:
+            chain = checked_for_batches(chain, str(path))
     except ModelError as error:
         if several:  # likely the reason
             raise ModelError([*several, *error.faults]) from error
         raise
     for fault in several:
         warnings.warn(f"{fault}; it is left open elsewhere", PlannerWarning, stacklevel=2)
-    return ChainModel(chain, source, line, shapes, costs, borders, stages, placed)
+    return ChainModel(chain, source, line, shapes, costs, borders, stages, placed, *([""] if batch else []))
+
+
+def load_for_batches(path: StrPath, **options: Any) -> ChainModel:
+    """Load a model such that its blocks run several samples as one, or else single ones; :attr:`ChainModel.single`.
+
+    Takes the options of :func:`load_chain`, and raises its errors.
+    """
+    single = load_chain(path, **options)
+    try:
+        opened = load_chain(path, batch=True, **options)
+    except ModelError as error:
+        return replace(single, single=explain(error))
+    if opened.chain.chain_sha256 != single.chain.chain_sha256:
+        return replace(single, single="with an open batch axis its blocks would begin elsewhere")
+    return opened
 
 
 def _placed(line: WorkOrder, stages: PipelineStages, layers: Mapping[int, str]) -> tuple[str | None, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,13 +17,15 @@ from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
 from planner.plan.tokens import counted_s, place_waits_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
-from planner.plan.visit_times import Samples, queueing_times_s
+from planner.plan.visit_times import Samples, queueing_times_s, seen_by_others
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
 """Each source's routes."""
 
 
+SMALLER: Final = 0.95
+"""Factor by which rates are reduced until batches carry them."""
 MAX_SETTLING: Final = 1000
 SETTLED: Final = 1e-12
 """Change in the number of co-located workers that compute, below which it counts as settled."""
@@ -88,8 +90,9 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     settled = in_company(instance, routes)
     instance, journeys = settled, journeys if settled is instance else None
     samples = _follow(instance, routes, journeys)
+    full = samples if not instance.batches else _follow(instance.in_full_batches(), routes)
     volume = volumes(instance)
-    load = _loads(instance, samples) * volume[:, None]
+    load = _loads(instance, full) * volume[:, None]
     busy = dict(zip((*instance.workers, *instance.resources), load.sum(axis=0).tolist(), strict=True))
     busiest = bottleneck(instance, busy)
     unloaded = np.array([sum(route.share * trip.unloaded_s for route, trip in samples[s]) for s in instance.sources])
@@ -101,11 +104,11 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     if objective.goal == "makespan":
         delay = surrogate = unloaded
         times_s = [visit.mean_s for trips in samples.values() for _, trip in trips for visit in trip.visits]
-        scale = 1 / max(busiest + float(unloaded.max()), 1e-12)
+        fastest_s = max(sum(route.share * trip.unloaded_s for route, trip in full[s]) for s in instance.sources)
+        scale = 1 / max(busiest + fastest_s, 1e-12)
         spread: Mapping[str, DelayDistribution] = {}
     else:
-        scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
-        times_s = queueing_times_s(instance, samples, volume * scale)
+        scale, times_s = _in_queues(instance, samples, busy, volume)
         delay = _delays(instance, samples, times_s) + latency
         spread = _distributions(instance, samples, volume * scale)
         held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
@@ -119,7 +122,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         "delay": float(priority * volume @ (surrogate + loss)),
         "misses": float(weight * volume @ (surrogate + loss)),
         "throughput": busiest,
-        "makespan": busiest + float(unloaded.max()),
+        "makespan": 1 / scale,
         "energy": energy.average_power_w if energy else 0.0,
     }[objective.goal]
     memory = memory_bytes(instance, routes)
@@ -149,6 +152,13 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         ),
         distributions=spread,
     )
+
+
+def endless(instance: Instance, evaluation: Evaluation) -> Iterator[str]:
+    """Yield which sources' samples wait for ever though full batches would carry them: theirs are not full."""
+    for name, source in evaluation.sources.items():
+        if instance.batches and not np.isfinite(source.delay_s):
+            yield f"samples of {name} wait for ever: batches of different priorities are not full at these rates"
 
 
 def bottleneck(instance: Instance, busy: Mapping[str, float]) -> float:
@@ -184,7 +194,7 @@ def in_company(instance: Instance, routes: Routes) -> Instance:
     goal = instance.scenario.objective.goal
 
     def loads(computing: float) -> NDArray[np.float64]:
-        at = instance.model_copy(update={"company": dict.fromkeys(instance.colocated, computing)})
+        at = instance.model_copy(update={"company": dict.fromkeys(instance.colocated, computing)}).in_full_batches()
         return np.asarray(volume @ _loads(at, _follow(at, routes)))
 
     def shares(load: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -206,6 +216,19 @@ def in_company(instance: Instance, routes: Routes) -> Instance:
             break
     found = dict(zip(names, computing.tolist(), strict=True))
     return instance.model_copy(update={"company": {name: found[name] for name in instance.colocated}})
+
+
+def _in_queues(
+    instance: Instance, samples: Samples, busy: Mapping[str, float], volume: NDArray[np.float64]
+) -> tuple[float, list[float]]:
+    """Return the share of all rates for which delays are evaluated, and the mean time of each visit then, in order."""
+    throughput = instance.scenario.objective.goal == "throughput"
+    scale = sustained(instance, busy) if throughput else 1.0
+    times_s = queueing_times_s(instance, samples, volume * scale)
+    while throughput and instance.batches and not np.isfinite(times_s).all():
+        scale *= SMALLER  # batches of several classes are not full
+        times_s = queueing_times_s(instance, samples, volume * scale)
+    return scale, times_s
 
 
 @dataclass(frozen=True)
@@ -245,10 +268,10 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
     if goal == "makespan":
         times_s = [visit.mean_s for trips in samples.values() for _, trip in trips for visit in trip.visits]
     else:
-        loads = (_loads(instance, samples) * volume[:, None]).sum(axis=0)
+        full = samples if not instance.batches else _follow(instance.in_full_batches(), routes)
+        loads = (_loads(instance, full) * volume[:, None]).sum(axis=0)
         busy = dict(zip((*instance.workers, *instance.resources), loads.tolist(), strict=True))
-        scale = sustained(instance, busy) if goal == "throughput" else 1.0
-        times_s = queueing_times_s(instance, samples, volume * scale)
+        _, times_s = _in_queues(instance, samples, busy, volume)
     in_order = iter(times_s)
     return {
         source: [
@@ -313,7 +336,7 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
     PlanError
         As :func:`evaluate` does.
     """
-    instance = in_company(instance, routes)
+    instance = in_company(instance, routes).in_full_batches()
     load = _loads(instance, _follow(instance, routes)) * volumes(instance)[:, None]
     return {
         name: dict(zip(instance.sources, column, strict=True))
@@ -341,6 +364,7 @@ def _distributions(
     if not timed:
         return {}
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
+    samples = seen_by_others(instance, samples, rate_per_s)
     flows = {
         source: Flow(
             level[-specs[source].priority],

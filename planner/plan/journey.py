@@ -84,6 +84,8 @@ class Visit:
     piece_std_s: Array
     survival: Array
     latency_s: float = 0.0
+    spans: tuple[tuple[int, int], ...] = ()
+    """First and last block of each session of a stage."""
 
     @property
     def resource(self) -> str:
@@ -276,6 +278,7 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
         piece_s=piece_s,
         piece_std_s=piece_std_s,
         survival=survival,
+        spans=tuple(stage.spans),
     )
 
 

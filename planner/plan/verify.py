@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from planner.errors import Fault, PlanError
-from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.evaluate import Evaluation, endless, evaluate
 from planner.plan.limits import tail_limits
 from planner.plan.surrogate import UTILISATION_CAP
 from planner.plan.tokens import token_limits
@@ -123,6 +123,7 @@ def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> I
 
 
 def _source_faults(instance: Instance, actual: Evaluation, tolerance: float) -> Iterator[Fault]:
+    yield from (Fault(waiting, "sources") for waiting in endless(instance, actual))
     for source, own in actual.sources.items():
         spec = instance.scenario.sources[source]
         if spec.max_mean_delay_s is not None and own.delay_s > spec.max_mean_delay_s * (1 + tolerance):

@@ -13,6 +13,7 @@ from planner.policy.types import Ask, Compute, Decision, Forward, Refuse, Status
 class BasePolicy:
     """Every sample is computed where it arrives, first come, first served: the policy ``local``."""
 
+    batches = False
     looks_between_blocks = False
     keeps_order = False
     gossips = False

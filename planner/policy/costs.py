@@ -17,6 +17,7 @@ class CostTable:
     """Prefix sums over the blocks of each model on each worker; read-only."""
 
     __slots__ = (
+        "_batch_s",
         "_compute_s",
         "_cut_bytes",
         "_instance",
@@ -66,6 +67,7 @@ class CostTable:
             for receiver, path in by_receiver.items()
         }
         self._stage_s: dict[tuple[str, str, int, int, int | None, Stage | None, float], float] = {}
+        self._batch_s: dict[tuple[str, str, int, int, int], float] = {}
         self._saved_s: dict[tuple[str, Stage, int | None], list[float]] = {}
         self._slowness: Mapping[str | tuple[str, str], float] = {}
 
@@ -136,6 +138,26 @@ class CostTable:
             compute_s = self.compute_s(model, worker, first, last, point, stage=stage)
             known_s = self._stage_s[key] = self._overhead_s[model, worker] * slowness + compute_s
         return known_s
+
+    def batch_s(self, model: str, worker: str, first: int, last: int, size: int) -> float:
+        """Return how much longer blocks ``first`` to ``last`` take for a batch than for one sample, in seconds."""
+        return self._profiled_batch_s(model, worker, first, last, size) * self._slowness.get(worker, 1.0)
+
+    def _profiled_batch_s(self, model: str, worker: str, first: int, last: int, size: int) -> float:
+        key = model, worker, first, last, size
+        if key not in self._batch_s:
+            self._batch_s[key] = self._instance.batch_s(model, worker, first, last, size)
+        return self._batch_s[key]
+
+    def batch_size(self, model: str, worker: str, first: int, last: int, most: int) -> int:
+        """Return the size of a batch, at most ``most``, that takes the least time per sample for these blocks."""
+        sums = self._compute_s[model, worker]
+        alone_s = sums[last + 1] - sums[first]
+
+        def per_sample_s(size: int) -> float:
+            return (alone_s + self._profiled_batch_s(model, worker, first, last, size)) / size
+
+        return min(range(most, 0, -1), key=per_sample_s)
 
     def least_s(self, model: str, worker: str, block: int) -> float:
         """Return the time of a block on a worker in one session with the block before, if that saves time."""

@@ -34,6 +34,7 @@ class Planned(PriorityPolicy):
     it at home makes it late. Routes on which all samples of a source would be dropped are left out.
     """
 
+    batches = True
     looks_between_blocks = True
 
     def __init__(self, instance: Instance, plan: PlanSpec) -> None:

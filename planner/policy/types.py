@@ -123,6 +123,10 @@ class Waiting:
         Latest time at which its next block may start; after that it is dropped. Infinite for most sources.
     unasked
         Last block that its driver may run without asking, while it runs.
+    others
+        Those that run with it as one batch, while it runs; all have the same blocks left.
+    alone
+        Whether it runs in no batch, since one failed.
     """
 
     task: Task
@@ -133,6 +137,13 @@ class Waiting:
     service_s: float = 0.0
     latest_s: float = inf
     unasked: int = -1
+    others: tuple[Waiting, ...] = ()
+    alone: bool = False
+
+    @property
+    def batch(self) -> tuple[Waiting, ...]:
+        """The tasks that run as one batch, this one first."""
+        return self, *self.others
 
     @property
     def begun(self) -> bool:
@@ -400,12 +411,14 @@ class Refuse:
 class Policy(Protocol):
     """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible defaults for most.
 
+    ``batches`` says whether workers run tasks that wait in one queue as one batch, where sources allow it.
     ``looks_between_blocks`` says whether the worker asks :meth:`choose` after every block, or only at the end of a
     task; the running task then stands first in its queue again. ``keeps_order`` says that no choice between tasks
     changes while time passes or a task gets on, so what was chosen is chosen again. ``gossips`` says whether workers
     tell each other their status (:meth:`status`, :meth:`listeners`) when it changes.
     """
 
+    batches: bool
     looks_between_blocks: bool
     keeps_order: bool
     gossips: bool

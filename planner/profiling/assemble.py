@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.model.work import Work
+from planner.profiling.batches import BatchCosts
 from planner.profiling.sequences import SequenceCosts
 from planner.profiling.types import (
     SCHEMA,
@@ -45,7 +46,7 @@ class ChainCosts:
         Interval of the time of each block; length L, or empty in a measured profile; seconds.
     works
         Work of each block by kind of operator; length L, or empty in an estimate.
-    stage_overhead_s, fusion_saving_s, segment_error, fusion_error, interval, sequences
+    stage_overhead_s, fusion_saving_s, segment_error, fusion_error, interval, sequences, batches
         As in :class:`Profile`.
     """
 
@@ -62,6 +63,7 @@ class ChainCosts:
     fusion_error: FusionError | None = None
     interval: EstimateInterval | None = None
     sequences: SequenceCosts | None = None
+    batches: BatchCosts | None = None
 
 
 def assemble(
@@ -124,6 +126,7 @@ def assemble(
         "segment_error": costs.segment_error,
         "interval": costs.interval,
         "sequences": costs.sequences,
+        "batches": costs.batches,
     }
     return checked(contents, f"profile of {chain.name} on {device_class}")
 

@@ -149,6 +149,8 @@ def scale(profile: Profile, by: float, device_class: str) -> Profile:
     for block in contents["blocks"]:
         block.update({key: block[key] * by for key in ("mean_s", "std_s", "load_s")}, work={})
         block["interval_s"] = _scaled(block["interval_s"], by)
+    if profile.batches is not None:
+        contents["batches"]["error"] = None
     if profile.interval is not None:
         contents["interval"]["total_s"] = _scaled(profile.interval.total_s, by)
     return checked(contents, f"profile of {profile.model.name} on {device_class}")

@@ -10,6 +10,7 @@
 5. Measure the memory that each block holds, and its peak, on the CPU.
 6. On another provider: measure how far the outputs of the whole model are from those on the CPU.
 7. Of a decoder: run sequences of many lengths, for the times of prompts and of steps.
+8. If asked: run batches of several sizes, after a check that samples in them come out as alone.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import ProfileError
+from planner.errors import ProfileError, RuntimeSessionError, explain
 from planner.model.chain import Chain
 from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
 from planner.profiling.fusion import fit_savings
 from planner.profiling.intervals import around
+from planner.profiling.measure_batches import BatchSampler, check_sizes
 from planner.profiling.measure_sequences import SequenceSampler, has_sequences
 from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, TimingSamples, cut_names
 from planner.profiling.timing import MEASURED_COVERAGE, fit_costs, noise_warnings
@@ -41,6 +43,8 @@ ROUNDS: Final = 40
 BUDGET_S: Final = 60.0
 SEQUENCES_SHARE: Final = 0.5
 """Share of the time for runs of sequences, for a decoder."""
+BATCHES_SHARE: Final = 0.4
+"""Share of the time for batches, if they are asked for."""
 
 
 def measure(
@@ -55,6 +59,7 @@ def measure(
     power_mode: str | None = None,
     seed: int = 0,
     inputs: Mapping[str, NDArray[Any]] | None = None,
+    batches: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> Profile:
     """Measure a chain on this device.
@@ -80,6 +85,8 @@ def measure(
         Seed for the inputs, the segments and their order.
     inputs
         The model's inputs, by name; drawn by default.
+    batches
+        Sizes of batches to measure. If the model runs none, the profile has no times of them, and a warning says why.
     progress
         Callback that receives the progress.
 
@@ -104,7 +111,9 @@ def measure(
         )
     chain = chain_model.chain
     decoder = has_sequences(chain)
-    clock = Clock(budget_s * (1 - SEQUENCES_SHARE) if decoder else budget_s, progress)
+    sizes = check_sizes(batches) if batches else ()
+    share = SEQUENCES_SHARE if decoder else BATCHES_SHARE if sizes else 0.0
+    clock = Clock(budget_s * (1 - share), progress)
     runner = ChainRunner(cut_names(chain), name=chain.name, provider=provider, threads=threads)
     rng = np.random.default_rng(seed)
     sampler = Sampler(chain_model, runner, rng, clock, inputs)
@@ -113,6 +122,12 @@ def measure(
     if decoder and not partial:
         left = Clock(SEQUENCES_SHARE * budget_s, None)
         partial = not _sample_sequences(sampler.samples, SequenceSampler(chain_model, runner, rng, left, sampler.now_s))
+    without_batches = f"no times of batches: {chain_model.single}" if sizes and chain_model.single else ""
+    if sizes and not chain_model.single and not partial:
+        left = Clock(BATCHES_SHARE * budget_s, None)
+        without_batches = _sample_batches(
+            sampler.samples, BatchSampler(chain_model, runner, rng, left, sampler.now_s, inputs=inputs), sizes
+        )
     after = thermals()
     clock.finish()
     samples = sampler.samples
@@ -134,6 +149,7 @@ def measure(
         "warnings": [
             *noise_warnings(samples.rounds, fitted.segment_error, samples.waiting_share),
             *throttle_warnings(before, after),
+            *filter(None, [without_batches]),
         ],
     }
     if power_mode is not None:
@@ -160,6 +176,7 @@ def measure(
                 coverage=MEASURED_COVERAGE, total_s=around(float(fitted.mean_s.sum()), fitted.width)
             ),
             sequences=samples.sequences,
+            batches=samples.batches,
         ),
         device_class=device_class,
         provenance="measured",
@@ -190,6 +207,17 @@ def _sample_sequences(samples: TimingSamples, sampler: SequenceSampler) -> bool:
     except KeyboardInterrupt:
         return False
     return True
+
+
+def _sample_batches(samples: TimingSamples, sampler: BatchSampler, sizes: Sequence[int]) -> str:
+    """Measure batches; return the reason why there are none, or an empty text."""
+    try:
+        samples.batches = sampler.measure(sizes)
+    except KeyboardInterrupt:
+        return "no times of batches: interrupted"
+    except RuntimeSessionError as error:
+        return f"no times of batches: {explain(error)}"
+    return ""
 
 
 def _precision(chain: Chain, provider: Provider) -> str:

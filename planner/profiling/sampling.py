@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from planner.model.chain import SEQUENCE, Chain
 from planner.model.work import Work
+from planner.profiling.batches import BatchCosts
 from planner.profiling.fusion import FusedSegments, Times, choose_fused
 from planner.profiling.sequences import SequenceCosts
 from planner.profiling.timing import Rounds, Segment, choose_segments
@@ -55,6 +56,10 @@ class ProfiledModel(Protocol):
     @property
     def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
         """What onnxruntime makes of each node, by the first tensor that the node produces."""
+
+    @property
+    def single(self) -> str:
+        """Reason why the block models run single samples only; empty if they run several as one."""
 
     def work(self, index: int) -> Work:
         """Return the work of a block by kind of operator."""
@@ -129,6 +134,8 @@ class TimingSamples:
     """Which share of the time the provider runs itself, if measured."""
     sequences: SequenceCosts | None = None
     """Costs of the runs of sequences, if measured."""
+    batches: BatchCosts | None = None
+    """Times of batches, if measured."""
     passed_s: float = 0.0
     """Wall-clock time of all rounds together, seconds."""
     counted_s: float = 0.0

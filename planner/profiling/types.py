@@ -13,6 +13,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from planner.base import FrozenModel
 from planner.model.work import KernelWork
+from planner.profiling.batches import BatchCosts
+from planner.profiling.batches import describe as describe_batches
 from planner.profiling.sequences import SequenceCosts, describe
 from planner.tables import Printable, Table, short_name
 
@@ -205,6 +207,8 @@ class Profile(Printable, FrozenModel):
     """How much longer blocks take beside other agents on one host; None if not measured."""
     sequences: SequenceCosts | None = None
     """Costs of runs by their tokens; None for models without state, and in profiles of earlier versions."""
+    batches: BatchCosts | None = None
+    """Times of batches by their size; None if not measured, or if the model runs none."""
 
     @property
     def whole_error(self) -> float | None:
@@ -267,6 +271,8 @@ class Profile(Printable, FrozenModel):
             raise ValueError(f"sequences have {found}; expected {count} and {count + 1}")
         if self.colocation and len(self.colocation.alone) != count:
             raise ValueError(f"colocation has {len(self.colocation.alone)} entries; expected {count}")
+        if self.batches and len(self.batches.relative) != count:
+            raise ValueError(f"batches has times of {len(self.batches.relative)} blocks; expected {count}")
         if self.fusion_saving_s and len(self.fusion_saving_s) != count - 1:
             raise ValueError(f"fusion_saving_s has {len(self.fusion_saving_s)} entries; expected {count - 1}")
         return self
@@ -337,6 +343,8 @@ def _describe(profile: Profile) -> Iterator[Table | str]:
         )
     if profile.sequences is not None:
         yield from describe(profile.sequences)
+    if profile.batches is not None:
+        yield describe_batches(profile.batches, np.array([block.mean_s for block in profile.blocks]))
     if profile.interval is not None:
         low_s, high_s = profile.interval.total_s
         yield (

@@ -209,7 +209,7 @@ def _draw_samples(axes: Axes, row: int, samples: Sequence[SampleRecord], colour:
 
 def _block(record: BlockRecord) -> Bar:
     text = str(record.block) if record.last == record.block else f"{record.block}-{record.last}"
-    return Bar(record.start_s, record.end_s, record.source, text)
+    return Bar(record.start_s, record.end_s, record.source, text if record.batch == 1 else f"{text} ×{record.batch}")
 
 
 def _transfer(record: TransferRecord) -> Bar:

@@ -155,6 +155,47 @@ class Instance(FrozenModel):
         slowdown = self.profile(model, worker).slowdown(self.company.get(worker, 0.0))
         return slowdown / self.scenario.workers[worker].speed
 
+    def max_batch(self, model: str) -> int:
+        """Return the largest number of samples that run as one batch of ``model``; 1 where none do."""
+        return self._max_batch.get(model, 1)
+
+    @cached_property
+    def _max_batch(self) -> dict[str, int]:
+        return {model: spec.max_batch for spec in self.scenario.sources.values() for model in spec.models}
+
+    @cached_property
+    def batches(self) -> bool:
+        """Whether samples of any source may run as batches."""
+        return max(self._max_batch.values()) > 1
+
+    def batch_s(self, model: str, worker: str, first: int, last: int, size: float) -> float:
+        """Return how much longer blocks ``first`` to ``last`` take for a batch than for one sample, in seconds."""
+        costs = self.profile(model, worker).batches
+        if costs is None or size == 1:
+            return 0.0
+        more = (costs.times(size) - 1)[first : last + 1]
+        return float(more @ self.block_s(model, worker)[first : last + 1])
+
+    def in_full_batches(self) -> Instance:
+        """Return the instance in which blocks take the least time per sample that a batch can bring.
+
+        No worker carries more samples than its time by these allows; those that run alone take longer.
+        """
+        return self._in_full_batches or self
+
+    @cached_property
+    def _in_full_batches(self) -> Instance | None:
+        if not self.batches:
+            return None
+        profiles = {
+            model: {
+                name: profile if profile.batches is None else _in_batches(profile, self.max_batch(model))
+                for name, profile in by_class.items()
+            }
+            for model, by_class in self.profiles.items()
+        }
+        return self.model_copy(update={"profiles": profiles})
+
     @cached_property
     def colocated(self) -> dict[str, tuple[str, ...]]:
         """The other workers on the host of each worker that shares one with others and may be slowed down by them."""
@@ -256,7 +297,10 @@ class Instance(FrozenModel):
             for model in spec.models:
                 decoding[model] += [spec.decode] if spec.decode is not None else []
         return {
-            model: {name: block_memory(profile, decoding[model]) for name, profile in by_class.items()}
+            model: {
+                name: block_memory(profile, decoding[model], 1 if profile.batches is None else self.max_batch(model))
+                for name, profile in by_class.items()
+            }
             for model, by_class in self.profiles.items()
         }
 
@@ -408,6 +452,22 @@ class Instance(FrozenModel):
             for sender in present
         }
         return remaining.model_copy(update={"paths": paths})
+
+
+def _in_batches(profile: Profile, most: int) -> Profile:
+    """Return a profile with the least times per sample in batches of up to ``most``."""
+    if most == 1 or profile.batches is None:
+        return profile
+    shares = profile.batches.least(most).tolist()
+    blocks = (
+        block.model_copy(update={"mean_s": share * block.mean_s, "std_s": share * block.std_s})
+        for block, share in zip(profile.blocks, shares, strict=True)
+    )
+    savings = (share * saving_s for share, saving_s in zip(shares[1:], profile.fusion_saving_s, strict=False))
+    overhead_s = profile.stage_overhead_s / most
+    return profile.model_copy(
+        update={"blocks": tuple(blocks), "fusion_saving_s": tuple(savings), "stage_overhead_s": overhead_s}
+    )
 
 
 def _only(entries: Mapping[str, _V], names: Collection[str]) -> dict[str, _V]:

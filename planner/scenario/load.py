@@ -14,6 +14,7 @@ from planner.files import StrPath, read_bounded
 from planner.profiling.recorded_predictions import RecordedPredictions, load_predictions
 from planner.profiling.types import Profile
 from planner.scenario.check import check_scenario
+from planner.scenario.check_batches import check_batches
 from planner.scenario.check_sequences import check_sequences
 from planner.scenario.document import Document, read_document
 from planner.scenario.instance import Instance
@@ -62,7 +63,7 @@ def build_instance(document: Document, base: Path, *, chains: Mapping[str, str] 
     """
     scenario = read_scenario(document)
     profiles = find_profiles(scenario, base, chains=chains, where=document.where)
-    if findings := list(check_sequences(scenario, profiles)):
+    if findings := [*check_sequences(scenario, profiles), *check_batches(scenario, profiles)]:
         raise ScenarioError([finding.fault(document.where(finding.location)) for finding in findings])
     return Instance(
         scenario=scenario,

@@ -47,10 +47,15 @@ def phases(decode: DecodeSpec | None) -> tuple[Phase, ...]:
     return (Phase("prompt", decode.prompt_runs, greedy), *steps)
 
 
-def block_memory(profile: Profile, decoding: Sequence[DecodeSpec]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the memory that each block holds, and its peak of tensors, with the sequences of some sources; bytes."""
+def block_memory(
+    profile: Profile, decoding: Sequence[DecodeSpec], batch: int = 1
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the memory that each block holds, and its peak of tensors; bytes.
+
+    These are those with the sequences of some sources, and with a batch of so many samples.
+    """
     held = [block.weight_bytes for block in profile.blocks]
-    peak = [block.activation_bytes for block in profile.blocks]
+    peak = [batch * block.activation_bytes for block in profile.blocks]
     if profile.sequences is not None and decoding:
         for index, runs in enumerate(profile.sequences.blocks):
             held[index] += sum(it.concurrent * runs.state_bytes(it.context) for it in decoding)

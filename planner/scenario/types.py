@@ -164,6 +164,13 @@ class SourceSpec(Entry):
     """Number of samples of this source in a run."""
     in_flight: Count | None = None
     """Maximum number of samples in flight; the others wait at the source. Unlimited by default."""
+    max_batch: Count = 1
+    """Largest number of samples of equal priority that a worker runs as one batch, where that takes less time per
+    sample; the same for all sources that share a model. Profiles need times of batches. Only ``planned`` runs batches.
+    """
+    max_batch_wait_s: Seconds = Field(default=0.0, alias="max_batch_wait")
+    """Longest time that an idle worker waits for a larger batch. Samples of the highest of several priorities never
+    wait for one."""
     max_mean_delay_s: Duration | None = Field(default=None, alias="max_mean_delay")
     """Bound on the mean delay."""
     deadline_s: Duration | None = Field(default=None, alias="deadline")

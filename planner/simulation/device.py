@@ -34,7 +34,7 @@ class Device:
         self.rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
         self.overlap = instance.worker(worker).overlap
         self._instance, self._worker = instance, worker
-        self._gamma: dict[tuple[str, int, int], tuple[float, float]] = {}
+        self._gamma: dict[tuple[str, int, int, int], tuple[float, float]] = {}
         self._factors = _cycle_from(int(self.rng.integers(len(factors))), factors) if factors else None
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
         self._sending = 0
@@ -48,10 +48,9 @@ class Device:
 
     def service_s(self, run: RunBlock, mean_s: float | None = None) -> float:
         """Draw the time of a session, in seconds; its mean is that of the profile unless ``mean_s`` is given."""
-        key = run.model, run.block, run.session_end
+        key = run.model, run.block, run.session_end, len(run.others)
         if key not in self._gamma:
-            means_s, stds_s = self._instance.sessions_s(run.model, self._worker, [key[1:]])
-            self._gamma[key] = _shape_and_scale(float(means_s[0]), float(stds_s[0]))
+            self._gamma[key] = _shape_and_scale(*self._mean_and_std_s(run))
         shape, scale_s = self._gamma[key]
         if mean_s is not None:
             scale_s = mean_s / shape if shape < inf else mean_s
@@ -62,6 +61,14 @@ class Device:
         if run.begins_stage:
             service_s += self._overhead_s[run.model]
         return service_s * self.slowness
+
+    def _mean_and_std_s(self, run: RunBlock) -> tuple[float, float]:
+        """Return mean and standard deviation of the time of a session, in seconds; that of a batch varies as much."""
+        first, last = run.block, run.session_end
+        means_s, stds_s = self._instance.sessions_s(run.model, self._worker, [(first, last)])
+        alone_s, std_s = float(means_s[0]), float(stds_s[0])
+        mean_s = alone_s + self._instance.batch_s(run.model, self._worker, first, last, len(run.keys))
+        return mean_s, std_s * mean_s / alone_s
 
     @property
     def free(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Final
@@ -220,7 +220,10 @@ class Simulator:
             now_s = self._heap.now_s
             last = run.session_end
             joined = last if last > run.block else None
-            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, now_s, joined))
+            record = BlockRecord(worker.name, source, sample, run.block, start_s, now_s, joined, 1 + len(run.others))
+            self._sink(record)
+            for key in run.others:
+                self._sink(replace(record, source=key.source, sample=key.sample))
             self._step_worker(worker, BlockEnded(run.key, last, service_s, self._exits.confidence(run)))
             if self._replan is not None:
                 self._check_slowness(worker)

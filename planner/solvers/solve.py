@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from planner.errors import SolveError
-from planner.plan.evaluate import Evaluation
+from planner.plan.evaluate import Evaluation, endless
 from planner.plan.interval import coverage, with_intervals
 from planner.plan.sessions import longest_wait_s
 from planner.plan.types import PlanSpec, SearchStep, Status
@@ -185,13 +185,14 @@ def solve(
         if best.late:
             best = meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline) if singly else best
-    if best.late or overloaded(problem, best.evaluation):
+    waiting = tuple(endless(instance, best.evaluation))
+    if best.late or waiting or overloaded(problem, best.evaluation):
         by_blocks = partial(
             solve, instance.without_savings(), method=method, routes=routes, gap=gap, rank=rank, seed=seed,
             threads=threads, max_visits=max_visits, max_wait_s=max_wait_s, pins=pins, start=start, dask=dask,
             progress=progress,
         )  # fmt: skip
-        return _otherwise(best, by_blocks, time_limit_s - (time.monotonic() - started_s))
+        return _otherwise(best, waiting, by_blocks, time_limit_s - (time.monotonic() - started_s))
     used_options = {
         "method": method,
         "routes": routes,
@@ -218,10 +219,12 @@ def solve(
     return Solution(plan.status, plan.model_copy(update={"warning": warning}))
 
 
-def _otherwise(best: Candidate, by_blocks: Callable[..., Solution], left_s: float) -> Solution:
+def _otherwise(
+    best: Candidate, waiting: tuple[str, ...], by_blocks: Callable[..., Solution], left_s: float
+) -> Solution:
     """Return why there is no plan, or one without joined blocks where only their sessions were shorter than assumed."""
-    if best.late:
-        return Solution("no_solution", reasons=best.missed_deadlines())
+    if best.late or waiting:
+        return Solution("no_solution", reasons=(*best.missed_deadlines(), *waiting))
     return by_blocks(time_limit_s=max(left_s, 0.0))
 
 

@@ -107,6 +107,8 @@ def _slice(record: Record) -> _Slice:
     elif isinstance(record, BlockRecord):
         start_s, end_s, kind, track = record.start_s, record.end_s, "worker", record.worker
         name, arguments = f"{record.source}: {record.blocks}", {}
+        if record.batch > 1:
+            arguments["batch"] = record.batch
     else:
         start_s, end_s, kind, track = record.start_s, record.end_s, "link", record.resource
         name = f"{record.source}: cut {record.cut}"

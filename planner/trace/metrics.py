@@ -337,7 +337,7 @@ class Accumulator:
     def add(self, record: Record) -> None:
         """Add a record."""
         if isinstance(record, BlockRecord):
-            self._busy_s[record.worker] += record.end_s - record.start_s
+            self._busy_s[record.worker] += record.busy_s
         elif isinstance(record, SampleRecord):
             self._sources[record.source].add(record)
             self._end_s = max(self._end_s, record.finished_s)

@@ -23,7 +23,10 @@ from planner.schemas import first_fault
 
 @dataclass(slots=True)
 class BlockRecord:
-    """A worker ran a block of a sample, or several that are joined to one session, up to ``last_block``."""
+    """A worker ran a block of a sample, or several that are joined to one session, up to ``last_block``.
+
+    ``batch`` is the number of samples that ran together; each has a record.
+    """
 
     worker: str
     source: str
@@ -32,7 +35,13 @@ class BlockRecord:
     start_s: float
     end_s: float
     last_block: int | None = None
+    batch: Annotated[int, Field(ge=1)] = 1
     kind: Literal["block"] = "block"
+
+    @property
+    def busy_s(self) -> float:
+        """The part of the worker's time that it counts for, in seconds."""
+        return (self.end_s - self.start_s) / self.batch
 
     @property
     def last(self) -> int:

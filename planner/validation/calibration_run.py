@@ -289,7 +289,8 @@ def _block_costs(computed: Iterable[_Ready]) -> list[BlockTime]:
     costs, free_s = [], -inf
     for block, model, since_s, run in sorted(computed, key=lambda ready: ready.block.start_s):
         begin_s = min(block.start_s, max(since_s, free_s))
-        costs.append(BlockTime(model, block.block, block.end_s - begin_s, block.last_block, run))
+        if block.batch == 1:
+            costs.append(BlockTime(model, block.block, block.end_s - begin_s, block.last_block, run))
         free_s = block.end_s
     return costs
 

@@ -31,7 +31,7 @@ class SessionTimes:
 
     def add(self, record: Record) -> None:
         """Add a record."""
-        if isinstance(record, BlockRecord) and record.last > record.block:
+        if isinstance(record, BlockRecord) and record.last > record.block and record.batch == 1:
             key = record.source, LegSite(record.worker, record.block, record.last, transfer=False)
             total_s, count = self._times[key]
             self._times[key] = total_s + record.end_s - record.start_s, count + 1

@@ -143,10 +143,11 @@ class Timer(NamedTuple):
     """Purpose of a timer.
 
     It is a sample's route, its result, answers to a request, the end of a window, a reservation, the latest time at
-    which a waiting sample may go on, or the state of its sequence.
+    which a waiting sample may go on, the end of the time that it waits for a larger batch, or the state of its
+    sequence.
     """
 
-    purpose: Literal["route", "result", "answers", "window", "reservation", "latest", "state"]
+    purpose: Literal["route", "result", "answers", "window", "reservation", "latest", "batch", "state"]
     key: SampleKey
 
 
@@ -302,7 +303,14 @@ class RunBlock:
     """None: only ``block``."""
     sessions: tuple[int, ...] = ()
     """Last block of each of these sessions, the last one ``last_block``; empty if each block has its own."""
+    others: tuple[SampleKey, ...] = ()
+    """Samples that run with this one as one batch."""
     kind: Literal["run_block"] = "run_block"
+
+    @property
+    def keys(self) -> tuple[SampleKey, ...]:
+        """All samples of the batch."""
+        return self.key, *self.others
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:

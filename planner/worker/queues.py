@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
-from heapq import heapify, heappop, heappush
+from collections.abc import Callable, Collection, Hashable
+from heapq import heapify, heappop, heappush, nsmallest
 from itertools import count
 from math import inf
 from types import MappingProxyType
@@ -56,6 +56,25 @@ class Queues:
         if not self._policy.keeps_order:
             waiting.place = self._policy.rank(task.at(waiting.next_block, task.stages)), waiting.place[1]
         self._put(waiting)
+
+    def put_back(self, waiting: Waiting) -> None:
+        """Put a task back that was taken and does not run yet."""
+        self._put(waiting)
+
+    def behind(self, waiting: Waiting, most: int, fits: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Return the first ``most`` tasks of the queue of a task that was taken, in order, of those that ``fits``."""
+        heap = self._heaps[self._policy.queue(waiting.task)]
+        return [other for _, other in nsmallest(most, (entry for entry in heap if fits(entry[1])))]
+
+    def withdraw(self, tasks: Collection[Waiting]) -> None:
+        """Take tasks of one queue, which run with one that was taken before."""
+        if not tasks:
+            return
+        places = {waiting.place for waiting in tasks}
+        queue = self._policy.queue(next(iter(tasks)).task)
+        self._heaps[queue] = heap = [entry for entry in self._heaps[queue] if entry[0] not in places]
+        heapify(heap)
+        self._show(queue)
 
     def _put(self, waiting: Waiting) -> None:
         self.changes += 1
@@ -121,14 +140,23 @@ class Queues:
         return expect(task.model, self._state.worker, first, last, task.operating_point, stage=task.joined)
 
     def begin(self, waiting: Waiting) -> None:
-        """Count the next session of a task as running."""
+        """Count the next session of a task as running, and of those that run with it."""
         self.changes += 1
         state, task = self._state, waiting.task
-        expect = state.costs.compute_s if waiting.begun else state.costs.stage_s
-        block_s = expect(task.model, state.worker, waiting.next_block, waiting.session_end, stage=task.joined)
+        expect, end = state.costs.compute_s if waiting.begun else state.costs.stage_s, waiting.session_end
+        alone_s = block_s = expect(task.model, state.worker, waiting.next_block, end, stage=task.joined)
+        if waiting.others:
+            block_s += state.costs.batch_s(task.model, state.worker, waiting.next_block, end, len(waiting.batch))
+            alone_s += sum(map(self._session_s, waiting.others))
         self.running_s = block_s
         state.running_until_s = state.now_s + block_s
-        self._reduce(task.priority, block_s)
+        self._reduce(task.priority, alone_s)
+
+    def _session_s(self, waiting: Waiting) -> float:
+        """Return the expected time of the next session of a task by itself, in seconds."""
+        state, task = self._state, waiting.task
+        expect = state.costs.compute_s if waiting.begun else state.costs.stage_s
+        return expect(task.model, state.worker, waiting.next_block, waiting.session_end, stage=task.joined)
 
     def drop_rest(self, waiting: Waiting) -> None:
         """Do not count the blocks after the session that ran: they will not be computed here."""
@@ -144,6 +172,10 @@ class Queues:
         if after <= last:
             compute_s, point = self._state.costs.compute_s, task.operating_point
             self._raise(task.priority, compute_s(task.model, self._state.worker, after, last, point, stage=task.joined))
+
+    def expect_again(self, waiting: Waiting) -> None:
+        """Count a session again that was begun and has failed."""
+        self._raise(waiting.task.priority, self._session_s(waiting))
 
     def rescale(self, factor: float) -> None:
         """Multiply the expected time of what waits by a factor."""

@@ -22,7 +22,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     whom its tasks were sent drop its state.
 5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task. No block of a
     sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
-    dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``.
+    dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``. Several tasks
+    may run as one batch (:mod:`planner.worker.batches`).
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
     blocks: then it joins its queue again, before those that came later, and rule 5 applies. Where it is sure to go on,
     the driver may run further blocks without asking, until it has something else to report.
@@ -49,6 +50,7 @@ from planner.profiling.sequences import TOKEN_BYTES
 from planner.profiling.types import ExitPoint
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
+from planner.worker.batches import Batches
 from planner.worker.clearance_handshake import ClearanceHandshake, Settled
 from planner.worker.event_checks import EventChecks
 from planner.worker.events import (
@@ -131,6 +133,7 @@ class Worker:
         self._pace = Pace(self._state)
         self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
+        self._batches = Batches(self._state, self._queues, policy, self._output)
         self._lateness = Lateness(self._state)
         self._stickiness = Stickiness(routes)
         self._transfers = StateTransfers(self._state, self._output)
@@ -214,6 +217,8 @@ class Worker:
             self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
         while self._running is None and (waiting := self._queues.take()) is not None:
+            if self._batches.on and not self._batches.gather(waiting):
+                break
             self._run(waiting)
         if self._added:
             self._limit_waits()
@@ -240,7 +245,7 @@ class Worker:
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
             self._handshake.close_window()
-        else:
+        elif purpose == "reservation":
             self._handshake.expire(key)
 
     def _on_transferred(self, event: Transferred) -> None:
@@ -409,6 +414,7 @@ class Worker:
                 task.operating_point,
                 last if last > block else None,
                 () if task.joined is None else tuple(waiting.session_ends),
+                tuple([other.task.key for other in waiting.others]) if waiting.others else (),
             )
         )
 
@@ -434,6 +440,8 @@ class Worker:
             self._queues.rescale(self._pace.ran(self._queues.running_s, service_s))
             waiting.service_s += service_s
             waiting.next_block = waiting.session_end + 1
+            if waiting.others:
+                self._share(waiting, service_s)
             self._queues.begin(waiting)
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
         exit_ = self._exit_taken(waiting, event) if event.confidence else None
@@ -441,16 +449,36 @@ class Worker:
             waiting.last_block = event.block
         waiting.next_block = event.block + 1
         waiting.service_s += event.service_s
+        if waiting.others:
+            self._share(waiting, event.service_s)
         if waiting.latest_s < inf:
             waiting.latest_s = self._lateness.latest_s(waiting.task, waiting.next_block)
+        if event.block != waiting.last_block and not self._policy.looks_between_blocks:
+            self._run(waiting)
+            return
+        others, waiting.others = waiting.others, ()
         if event.block == waiting.last_block:
             self._end_task(waiting, exit_)
-        elif self._policy.looks_between_blocks:
-            self._queues.come_back(waiting)
-            if waiting.latest_s < inf:
-                self._added.append(waiting)
         else:
-            self._run(waiting)
+            self._come_back(waiting)
+        for other in others:
+            if event.block == other.last_block:
+                self._end_task(other, None)
+            else:
+                self._come_back(other)
+
+    def _share(self, waiting: Waiting, service_s: float) -> None:
+        """Let those that run with a task get on as it did, and divide the time among all."""
+        share_s = service_s / len(waiting.batch)
+        waiting.service_s += share_s - service_s
+        for other in waiting.others:
+            other.next_block = waiting.next_block
+            other.service_s += share_s
+
+    def _come_back(self, waiting: Waiting) -> None:
+        self._queues.come_back(waiting)
+        if waiting.latest_s < inf:
+            self._added.append(waiting)
 
     def _end_task(self, waiting: Waiting, exit_: ExitPoint | None) -> None:
         self._policy.ran(self._view, waiting)
@@ -487,9 +515,21 @@ class Worker:
         task = waiting.task
         while waiting.session_end < event.block:
             waiting.next_block = waiting.session_end + 1
+            self._share(waiting, 0.0)
             self._queues.begin(waiting)
+        if waiting.others:
+            self._run_alone(waiting)
+            return
         self._queues.drop_rest(waiting)
         self._report(task, FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}"), event.block)
+
+    def _run_alone(self, waiting: Waiting) -> None:
+        """Have the tasks of a batch that failed run by themselves."""
+        batch, waiting.others = waiting.batch, ()
+        for each in batch:
+            each.alone = True
+            self._queues.expect_again(each)
+            self._come_back(each)
 
     # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
 

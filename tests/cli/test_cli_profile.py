@@ -20,6 +20,7 @@ from planner.profiling.operating_points import load_samples, predict
 from planner.profiling.recorded_predictions import load_predictions
 from planner.profiling.store import load_profile, save_profile
 from planner.profiling.types import Profile
+from tests.model.batch_models import small_gpt2
 from tests.model.chained import Arrays, floats, reference, save, value
 from tests.model.indexed import picky
 from tests.profiling.small_chain import SmallModel, profile
@@ -316,3 +317,20 @@ def test_ctrl_c_keeps_what_was_measured(model: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "planner: interrupted: the profile is partial" in error
     assert load_profile(path).environment["partial"] is True
+
+
+def test_times_of_batches_are_written_or_why_there_are_none(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, words = tmp_path / "p.json", ("--device-class", "here", "--budget", "1s", "--rounds", "3")
+    assert run("profile", "measure", small_gpt2(), *words, "--axis", "batch=1", "--batches", "1,2", "-o", path) == 0
+    costs = load_profile(path).batches
+    assert costs is not None
+    assert costs.sizes == (1, 2)
+    assert "batches of 1: " in capsys.readouterr().out
+    assert run("profile", "measure", model, *words, "--batches", "1,2", "-o", path) == 0
+    assert load_profile(path).batches is None
+    assert "no times of batches: " in capsys.readouterr().err
+    for wrong, message in (("1,x", "not a list of whole numbers"), ("0,2", "no sizes of batches")):
+        assert run("profile", "measure", model, *words, "--batches", wrong, "-o", path) == 2
+        assert message in capsys.readouterr().err

@@ -5,6 +5,7 @@ What needs another device has its reason here, and the test that stands for it.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from planner.scenario.load import load_instance
 from tests.cli.command import planner
 from tests.docs.pages import commands as commands_of
 from tests.docs.pages import quick_words
+from tests.model.batch_models import small_gpt2
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -174,6 +176,19 @@ def profiling(folder: Path, first: Path) -> Iterator[str]:
     assert {name: spec.host for name, spec in workers.items()} == {"left": "box-1", "right": "box-1"}
 
 
+def batches(folder: Path, first: Path) -> Iterator[str]:  # noqa: ARG001
+    shutil.copy(small_gpt2(), folder / "prompts.onnx")
+    scenario = "schema: planner/scenario/v1\nprofiles: [profiles]\n" + yaml_of("guides/batches.md")
+    (folder / "scenario.yaml").write_text(scenario, encoding="utf-8")
+    yield from commands("guides/batches.md")
+    assert json.loads((folder / "profiles/box/prompts.json").read_text(encoding="utf-8"))["batches"]["sizes"] == [
+        1,
+        2,
+        4,
+        8,
+    ]
+
+
 def policies(folder: Path, first: Path) -> Iterator[str]:
     for name in ("models", "profiles"):
         shutil.copytree(first / name, folder / name)
@@ -234,6 +249,7 @@ GUIDES: Final[dict[str, Callable[[Path, Path], Iterator[str]]]] = {
     "guides/deadlines.md": deadlines,
     "guides/exits.md": exits,
     "guides/profiling.md": profiling,
+    "guides/batches.md": batches,
     "guides/tokens.md": tokens,
     "policies.md": policies,
     "interchange.md": interchange,
@@ -276,4 +292,6 @@ def test_every_piece_of_yaml_is_used() -> None:
             assert YAML(typ="safe").load(dedent(block))
             with_yaml.add(path.relative_to(DOCS).as_posix())
     used = {"start/own-model.md", "policies.md", "guide.md", "reference/scenario-example.md"}
-    assert with_yaml == used | {f"guides/{guide}.md" for guide in ("deadlines", "exits", "profiling", "tokens")}
+    assert with_yaml == used | {
+        f"guides/{guide}.md" for guide in ("batches", "deadlines", "exits", "profiling", "tokens")
+    }

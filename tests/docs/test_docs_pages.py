@@ -22,8 +22,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
 DECODE = {"sources.decode", *(f"sources.decode.{key.name}" for key in keys_of("sources.decode"))}
-COMMENTS = {"models.axes", "models.layer_assignment", "models.state", *DECODE}
-"""Keys that the annotated scenario shows as comments only: its model has no state, named axes or layers."""
+BATCHES = {"sources.max_batch", "sources.max_batch_wait"}
+COMMENTS = {"models.axes", "models.layer_assignment", "models.state", *DECODE, *BATCHES}
+"""Keys that the annotated scenario shows as comments only: its model has no state, named axes or layers, but exits."""
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def tell(result):
 
 executor = Executor({"m": blocks}, tell, lambda error: None)
 for sample in range(2):
-    executor.submit(BlockJob(RunBlock(SampleKey("s", sample, 0), "m", 0, begins_stage=True), tensors, 0.0, None))
+    executor.submit(BlockJob(RunBlock(SampleKey("s", sample, 0), "m", 0, begins_stage=True), (tensors,), 0.0, None))
 ended.get()
 executor.close()
 """

@@ -51,7 +51,7 @@ def test_blocks_are_computed_on_the_processors_that_were_named() -> None:
     own, found = available_processors()[-1:], queue.SimpleQueue[set[int]]()
     failures: list[Exception] = []
     compute = Executor({}, lambda _outcome: found.put(os.sched_getaffinity(0)), failures.append, own)
-    compute.submit(BlockJob(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), {}, 0.0, None))
+    compute.submit(BlockJob(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), ({},), 0.0, None))
     assert found.get(timeout=30.0) == set(own)
     compute.close()
     compute.join()

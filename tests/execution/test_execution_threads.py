@@ -70,7 +70,7 @@ def test_an_exception_of_a_callback_is_logged_and_not_propagated(caplog: pytest.
 def test_a_failing_block_reports_the_message_and_type_of_its_exception() -> None:
     outcomes: queue.SimpleQueue[BlockResult] = queue.SimpleQueue()
     compute = Executor({}, outcomes.put, lambda _error: None)
-    compute.submit(BlockJob(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), {}, 0.0, None))
+    compute.submit(BlockJob(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), ({},), 0.0, None))
     assert outcomes.get(timeout=30.0).reason == "KeyError: 'none'"
     compute.close()
     compute.join()

@@ -25,6 +25,7 @@ class SmallModel:
     """``length`` blocks ``t[i+1] = relu(t[i] w)``; the input ``t0`` passes by all blocks, and the last one adds it."""
 
     length: int = 3
+    single: str = "its first axis is fixed"
 
     @cached_property
     def chain(self) -> Chain:

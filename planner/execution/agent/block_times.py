@@ -68,6 +68,7 @@ class BlockTimes:
     def __init__(self, worker: str, deploy: Deploy) -> None:
         instance = deploy.instance
         self._worker = worker
+        self._instance = instance
         self._models: Mapping[str, DeployedModel] = deploy.models
         self._paced = deploy.paced
         self._times = RunTimes(instance)
@@ -84,7 +85,9 @@ class BlockTimes:
             return None
         times_s, saved_s = self._times.block_s(run.model, self._worker, self._tokens), self._saving_s[run.model]
         first_s, *others_s = (
-            float(times_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum()) for first, last in run.spans
+            float(times_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum())
+            + self._instance.batch_s(run.model, self._worker, first, last, len(run.keys))
+            for first, last in run.spans
         )
         return (first_s + (self._overhead_s[run.model] if run.begins_stage else 0.0), *others_s)
 

@@ -288,18 +288,20 @@ class Driver:
 
     def on_block_end(self, result: BlockResult) -> None:
         """Handle the end of a job."""
-        key, zero_s = result.run.key, self._start_s
-        sample = key.sample % RUN_STRIDE
+        key, keys, zero_s = result.run.key, result.run.keys, self._start_s
         for block, start_s, end_s, late, last in result.times:
-            record = BlockRecord(self.name, key.source, sample, block, start_s - zero_s, end_s - zero_s, last)
-            self._reporter.log.add_block(record, late=late)
+            for source, number, _ in keys:
+                span = self.name, source, number % RUN_STRIDE, block, start_s - zero_s, end_s - zero_s, last
+                self._reporter.log.add_block(BlockRecord(*span, len(keys)), late=late)
         ended = result.times[-1]
         block, last, self._free_s = ended.block, ended.last_block, ended.end_s
         if result.tensors is None:
-            self._reporter.report_failing_block(result.run.model, block, result.reason)
+            if len(keys) == 1:  # those of a batch run again by themselves
+                self._reporter.report_failing_block(result.run.model, block, result.reason)
             self._step(BlockFailed(key, block, result.reason))
         else:
-            self._store.put(key, result.tensors)
+            for each, tensors in zip(keys, result.tensors, strict=True):
+                self._store.put(each, tensors)
             *before_s, took_s = self._block_times.as_typical(result.run.model, result.times)
             self._step(BlockEnded(key, block if last is None else last, took_s, result.confidence, tuple(before_s)))
         self._free_s = None
@@ -384,8 +386,8 @@ class Driver:
     def _run_block(self, run: RunBlock) -> None:
         # A paced block that follows another one begins when that one ends, not when its end has been noticed.
         begin_s = self._free_s if self._deploy.paced and self._free_s is not None else time.monotonic()
-        tensors = self._store.get(run.key)
-        self._executor.submit(BlockJob(run, tensors, begin_s, self._block_times.begin(run, tensors)))
+        tensors = tuple(map(self._store.get, run.keys))
+        self._executor.submit(BlockJob(run, tensors, begin_s, self._block_times.begin(run, tensors[0])))
 
     def _send(self, send: Send) -> None:
         self._outbox.send(send, self._store.payload(send.message), self.now_s)

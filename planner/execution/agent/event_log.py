@@ -57,7 +57,7 @@ class EventLog:
 
     def add_block(self, record: BlockRecord, *, late: bool) -> None:
         """Record that a block was run."""
-        self.busy_s += record.end_s - record.start_s
+        self.busy_s += record.busy_s
         self.blocks += 1
         self.late_blocks += late
         self.add(record)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from planner.errors import RuntimeSessionError, explain
-from planner.execution.agent.model_blocks import Held, ModelBlocks
+from planner.execution.agent.model_blocks import Held, ModelBlocks, fetch
 from planner.execution.agent.turns import Turn, Turns
 from planner.execution.wire.threads import start_thread
+from planner.runtime.batches import joined, split
 from planner.runtime.processors import pinned_to
 from planner.worker.events import RunBlock
 
@@ -28,7 +29,8 @@ class BlockJob:
     """
 
     run: RunBlock
-    tensors: Held
+    tensors: tuple[Held, ...]
+    """Those of each sample of the batch."""
     begin_s: float
     lasts_s: tuple[float, ...] | None
 
@@ -46,15 +48,25 @@ class BlockTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """The end of a job: the output tensors of its last block, or the reason why that failed."""
+    """The end of a job: the output tensors of its last block for each sample, or the reason why that failed."""
 
     run: RunBlock
-    tensors: Held | None
+    tensors: tuple[Held, ...] | None
     reason: str
     times: tuple[BlockTime, ...]
     """Those of the sessions that were run, at least one."""
     confidence: tuple[float, ...] = ()
     """The confidence at each exit that the last block computes."""
+
+
+def _together(samples: tuple[Held, ...]) -> Held:
+    """Return the tensors of a batch; those of a single sample as they are."""
+    return samples[0] if len(samples) == 1 else joined([fetch(tensors) for tensors in samples])
+
+
+def _apart(tensors: Held, samples: int) -> tuple[Held, ...]:
+    """Return the tensors of each sample of a batch."""
+    return (tensors,) if samples == 1 else tuple(split(fetch(tensors), samples))
 
 
 def _reason(error: Exception) -> str:
@@ -145,7 +157,7 @@ class Executor:
         return True
 
     def _run(self, job: BlockJob) -> BlockResult:
-        tensors: Held = job.tensors
+        tensors: Held = {}
         times: list[BlockTime] = []
         start_s, confidences = job.begin_s, tuple[float, ...]()
         for block, last in job.run.spans:
@@ -156,16 +168,26 @@ class Executor:
                 self._turn.give_way()
             try:
                 blocks = self._models[job.run.model]
-                tensors = blocks.run(block, tensors, last, goes_on=bool(times))
+                before = tensors if times else _together(job.tensors)
+                tensors = blocks.run(block, before, last, goes_on=bool(times))
                 confidences = blocks.confidence(last, tensors)
             except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
-                # Many samples may fail, so the reporter warns once per block.
-                _LOG.debug("block %d of %s fails", block, job.run.model, exc_info=True)
-                times.append(BlockTime(block, start_s, time.monotonic(), late=False))
-                return BlockResult(job.run, None, _reason(error), tuple(times))
+                return self._failed(job, block, error, times, start_s)
             lasts_s = None if job.lasts_s is None else job.lasts_s[len(times)]
             times.append(BlockTime(block, start_s, *self._end(start_s, lasts_s), last if last > block else None))
-        return BlockResult(job.run, tensors, "", tuple(times), confidences)
+        try:
+            outputs = _apart(tensors, len(job.tensors))
+        except RuntimeSessionError as error:
+            return self._failed(job, times.pop().block, error, times, start_s)
+        return BlockResult(job.run, outputs, "", tuple(times), confidences)
+
+    def _failed(
+        self, job: BlockJob, block: int, error: Exception, times: list[BlockTime], start_s: float
+    ) -> BlockResult:
+        # Many samples may fail, so the reporter warns once per block.
+        _LOG.debug("block %d of %s fails", block, job.run.model, exc_info=error)
+        times.append(BlockTime(block, start_s, time.monotonic(), late=False))
+        return BlockResult(job.run, None, _reason(error), tuple(times))
 
     def _end(self, start_s: float, lasts_s: float | None) -> tuple[float, bool]:
         """Return when the session at hand ended, and whether late; wait until the scenario's time is over, if any."""

@@ -212,8 +212,10 @@ def deploy(
 
 
 def _bounded(instance: Instance) -> Instance:
-    unbounded = [name for name, source in instance.scenario.sources.items() if not source.in_flight]
-    return instance.with_sources({name: {"in_flight": IN_FLIGHT} for name in unbounded})
+    unbounded = {name: source for name, source in instance.scenario.sources.items() if not source.in_flight}
+    return instance.with_sources(
+        {name: {"in_flight": IN_FLIGHT * source.max_batch} for name, source in unbounded.items()}
+    )
 
 
 def check_host_speed(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:

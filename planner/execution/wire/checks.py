@@ -395,6 +395,7 @@ def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> No
             recorder = record.worker
             _check_number("block", record.last, lengths[record.source] - 1, frame)
             _check_number("block", record.block, record.last, frame)
+            _check_number("batch", record.batch - 1, instance.scenario.sources[record.source].max_batch - 1, frame)
         else:
             recorder = record.receiver
             _known("worker", record.sender, instance.workers, frame)

@@ -52,6 +52,7 @@ def build_problem(
     """
     if max_wait_s is not None and not max_wait_s >= 0:
         raise SolveError("not a time", where="max_wait_s", value=max_wait_s, expected="seconds, 0 or more")
+    instance = instance.in_full_batches()  # no plan does with less time per sample
     scenario = instance.scenario
     if scenario.objective.goal == "energy":
         require_power(instance)

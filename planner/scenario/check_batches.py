@@ -1,0 +1,53 @@
+"""Rules for sources whose samples may run as batches, by themselves and together with the profiles of their models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from planner.profiling.types import Profile
+from planner.scenario.check import Finding
+from planner.scenario.types import ScenarioSpec
+
+
+def check_batches(scenario: ScenarioSpec, profiles: Mapping[str, Mapping[str, Profile]]) -> Iterator[Finding]:
+    """Yield what sources ask of batches that cannot be, or that no profile tells."""
+    most: dict[str, tuple[str, int]] = {}
+    for name, source in scenario.sources.items():
+        at = ("sources", name, "max_batch")
+        for model in source.models:
+            other, size = most.setdefault(model, (name, source.max_batch))
+            if size != source.max_batch:
+                what = f"source {other} shares model {model} and has another max_batch"
+                yield Finding(at, what, source.max_batch, f"{size}, or another model")
+        if source.max_batch > 1:
+            yield from _of_source(scenario, name, profiles)
+        elif source.max_batch_wait_s > 0:
+            yield Finding((*at[:2], "max_batch_wait"), "no batch is waited for", None, "a max_batch above 1")
+
+
+def _of_source(scenario: ScenarioSpec, name: str, profiles: Mapping[str, Mapping[str, Profile]]) -> Iterator[Finding]:
+    source, at = scenario.sources[name], ("sources", name, "max_batch")
+    limits = {
+        "decode": source.decode is not None,
+        "deadline": source.deadline_s is not None,
+        "percentile": bool(source.percentiles_s),
+        "queue_timeout": source.queue_timeout_s is not None,
+    }
+    for key in (key for key, given in limits.items() if given):
+        what = "sequences run no batches" if key == "decode" else f"no batch can be held to {key}"
+        yield Finding(at, what, source.max_batch, f"max_batch: 1, or no {key}", ((*at[:2], key),))
+    for model in source.models:
+        for device_class, profile in profiles[model].items():
+            if profile.exits:
+                yield Finding(at, f"{model} has early exits, and runs no batches", source.max_batch, "max_batch: 1")
+                break
+            known = 1 if profile.batches is None else profile.batches.most
+            if known < source.max_batch:
+                sizes = "no batches" if known == 1 else f"batches of up to {known} only"
+                yield Finding(
+                    at,
+                    f"the profile of {model} on {device_class} knows {sizes}",
+                    source.max_batch,
+                    f"a profile by planner profile measure --batches 1,…,{source.max_batch}, where the first axis of "
+                    "the model's inputs is open",
+                )

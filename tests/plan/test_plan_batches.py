@@ -1,0 +1,154 @@
+"""Delays, loads and memory of plans whose samples run as batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
+from planner.plan.verify import verify
+from planner.scenario.instance import Instance
+from planner.scenario.types import ObjectiveSpec
+from planner.simulation.replications import RunSpec, simulate_case
+from planner.solvers.solve import solve
+from tests.instances import linear_batches, make_instance, make_profile
+
+SERVICE_S = 0.01
+ROUTE = {
+    blocks: Route(model="m", stages=(Stage(worker="a", first_block=0, last_block=blocks - 1),)) for blocks in (1, 4)
+}
+
+
+def instance(blocks: int = 4, fixed: float = 0.8, max_batch: int = 8, goal: Any = "delay", **rates: float) -> Instance:
+    profile = make_profile(block_s=[SERVICE_S / blocks] * blocks, batches=linear_batches(blocks, fixed))
+    keys = {"worker": "a", "models": ["m"], "samples": 4000, "max_batch": max_batch}
+    priorities = {"bulk": 1.0, "urgent": 8.0}
+    return make_instance(
+        profiles=[profile],
+        workers={"a": 1.0},
+        sources={name: {**keys, "priority": priorities[name], "rate_per_s": rate} for name, rate in rates.items()},
+        objective=ObjectiveSpec(goal=goal),
+    )
+
+
+def evaluated(of: Instance, blocks: int = 4) -> Evaluation:
+    return evaluate(of, dict.fromkeys(of.sources, (ROUTE[blocks],)))
+
+
+def simulated(of: Instance, blocks: int = 4) -> dict[str, float]:
+    source = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(ROUTE[blocks],))
+    plan = PlanSpec(
+        status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
+        provenance="measured", sources=dict.fromkeys(of.sources, source), workers={}, networks={},
+    )  # fmt: skip
+    found = simulate_case(of, plan, RunSpec("planned", 1)).metrics.sources
+    return {name: own.mean_delay_s or 0.0 for name, own in found.items()}
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.02])
+@pytest.mark.parametrize(("fixed", "rate"), [(0.8, 40.0), (0.8, 200.0), (0.5, 120.0), (0.2, 80.0)])
+def test_one_class_alone_is_a_bulk_queue(fixed: float, rate: float, wait_s: float) -> None:
+    of = instance(fixed=fixed, bulk=rate).with_sources({"bulk": {"max_batch_wait_s": wait_s}})
+    close = 0.1 if wait_s else 0.04
+    assert evaluated(of).sources["bulk"].delay_s == pytest.approx(simulated(of)["bulk"], rel=close)
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize(("bulk", "urgent"), [(40.0, 10.0), (120.0, 15.0), (200.0, 10.0)])
+def test_two_classes_are_near_the_simulation(bulk: float, urgent: float, blocks: int) -> None:
+    of = instance(blocks=blocks, bulk=bulk, urgent=urgent).with_sources(
+        {"urgent": {"samples": int(4000 * urgent / bulk)}}
+    )
+    predicted, found = evaluated(of, blocks).sources, simulated(of, blocks)
+    for name in of.sources:
+        assert predicted[name].delay_s == pytest.approx(found[name], rel=0.12)
+
+
+def test_without_batches_nothing_changes() -> None:
+    plain = make_instance(
+        profiles=[make_profile(block_s=[SERVICE_S / 4] * 4)],
+        workers={"a": 1.0},
+        sources={"bulk": {"worker": "a", "models": ["m"], "rate_per_s": 50.0}},
+    )
+    assert evaluated(instance(max_batch=1, bulk=50.0)).sources == evaluated(plain).sources
+    assert instance(max_batch=1, bulk=50.0).in_full_batches() is not None
+
+
+def test_more_than_full_batches_can_carry_waits_for_ever() -> None:
+    most = 8 / (SERVICE_S * (0.8 + 0.2 * 8))  # samples per second
+    assert np.isfinite(evaluated(instance(bulk=0.99 * most)).sources["bulk"].delay_s)
+    assert evaluated(instance(bulk=1.01 * most)).sources["bulk"].delay_s == np.inf
+    assert evaluated(instance(bulk=most)).workers["a"].utilisation == pytest.approx(1.0)
+
+
+def test_room_for_the_activations_of_a_full_batch() -> None:
+    alone, together = (evaluated(instance(max_batch=most, bulk=10.0)) for most in (1, 8))
+    activations = make_profile().blocks[0].activation_bytes
+    assert together.workers["a"].memory_bytes - alone.workers["a"].memory_bytes == 7 * activations
+
+
+def solved(of: Instance, method: str = "milp") -> PlanSpec | None:
+    return solve(of, method=method, time_limit_s=10.0).plan
+
+
+@pytest.mark.parametrize("method", ["milp", "colgen", "exhaustive", "convex", "search"])
+def test_solvers_count_on_batches_and_their_plans_hold(method: str) -> None:
+    of = instance(bulk=200.0, urgent=20.0)
+    plan = solved(of, method)
+    assert plan is not None
+    verify(of, plan)
+    assert plan.bound <= plan.objective * (1 + 1e-6)
+    assert solved(instance(max_batch=1, bulk=200.0, urgent=20.0), method) is None
+
+
+def test_no_plan_whose_batches_are_too_small_for_its_rates() -> None:
+    of = instance(bulk=295.0, urgent=15.0)
+    assert evaluated(of).workers["a"].utilisation < 0.95
+    found = solve(of, method="milp", time_limit_s=10.0)
+    assert (found.status, found.plan) == ("no_solution", None)
+    assert found.reasons == (
+        "samples of bulk wait for ever: batches of different priorities are not full at these rates",
+    )
+    throughput = solved(instance(goal="throughput", bulk=295.0, urgent=15.0))
+    assert throughput is not None
+    assert np.isfinite([own.delay_s for own in throughput.sources.values()]).all()
+    verify(instance(goal="throughput", bulk=295.0, urgent=15.0), throughput)
+
+
+@pytest.mark.parametrize("goal", ["throughput", "makespan"])
+def test_the_bottleneck_is_that_of_full_batches(goal: str) -> None:
+    of = instance(goal=goal, bulk=200.0)
+    plan, alone = solved(of), solved(instance(goal=goal, max_batch=1, bulk=200.0))
+    assert plan is not None
+    assert alone is not None
+    verify(of, plan)
+    assert plan.objective == pytest.approx((0.8 + 0.2 * 8) / 8 * alone.objective, rel=1e-6)
+
+
+def test_the_deadline_of_another_source_is_held_against_batches() -> None:
+    profile, other = (
+        make_profile(block_s=[SERVICE_S / 4] * 4, batches=linear_batches(4, 0.8)),
+        make_profile("n", block_s=[0.005]),
+    )
+    of = make_instance(
+        profiles=[profile, other],
+        workers={"a": 1.0},
+        sources={
+            "bulk": {"worker": "a", "models": ["m"], "rate_per_s": 150.0, "max_batch": 8, "samples": 6000},
+            "urgent": {
+                "worker": "a",
+                "models": ["n"],
+                "rate_per_s": 10.0,
+                "priority": 8.0,
+                "deadline_s": 0.02,
+                "samples": 400,
+            },
+        },
+    )
+    own = Route(model="n", stages=(Stage(worker="a", first_block=0, last_block=0),))
+    found = evaluate(of, {"bulk": [ROUTE[4]], "urgent": [own]}).sources["urgent"]
+    assert found.p95_delay_s is not None
+    assert 0.005 < found.delay_s < found.p95_delay_s < 0.02
