@@ -11,8 +11,9 @@ Beside the free parameters of ``run.py``, these are drawn:
 - into how many blocks the model may be cut;
 - how much of the time operators take alike, whatever they compute, as where a framework starts each by itself.
 
-A third of the choices are random; each generation after that changes a few things of the nearest ones so far. The
-nearest of all are simulated again with more images. Samples, and the times between them, are the same for all choices.
+The first choice is that of the scenarios. A third of the others are random; each generation after that changes a few
+things of the nearest ones so far. The nearest of all are simulated again with more images. Samples, and the times
+between them, are the same for all choices.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class Assumptions(NamedTuple):
             f"γ {'of the device' if self.by_device else 'measured'}, limit {self.reservoir_limit}, "
             f"{self.blocks} blocks, {self.alike:.0%} alike{', eq. (2) as printed' if self.literal else ''}"
         )
+
+
+FITTED: Final = Assumptions(0.25, 33.0, True, False, 2, False, 6, 0.0)  # noqa: FBT003
+"""What the scenarios assume, by a search on a grid."""
 
 
 class DeviceMsMdi(MsMdi):
@@ -199,13 +204,12 @@ def main(
     found: list[tuple[Assumptions, Figures]] = []
     with progress_bar() as progress:
         for begin in progress.track(range(0, count, GENERATION), description="searching"):
-            size = min(GENERATION, count - begin)
             nearest = sorted(found, key=lambda pair: largest_miss(pair[1]))[:PARENTS]
             choices = [
                 draw(random) if 3 * begin < count else changed(nearest[int(random.integers(len(nearest)))][0], random)
-                for _ in range(size)
+                for _ in range(min(GENERATION, count - begin))
             ]
-            found += tried.of(choices, share)
+            found += tried.of([FITTED, *choices][: len(choices)] if not begin else choices, share)
     found.sort(key=lambda pair: largest_miss(pair[1]))
     confirmed = tried.of([assumed for assumed, _ in found[: 2 * SHOWN]], confirm)
     confirmed.sort(key=lambda pair: largest_miss(pair[1]))
