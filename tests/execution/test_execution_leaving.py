@@ -51,7 +51,7 @@ ended = queue.SimpleQueue()
 
 def tell(result):
     ended.put(result)
-    print(result.reason or sorted(result.tensors), flush=True)
+    print(result.reason or [sorted(tensors) for tensors in result.tensors], flush=True)
 
 
 executor = Executor({"m": blocks}, tell, lambda error: None)
@@ -64,7 +64,7 @@ executor.close()
 
 def test_a_process_waits_for_the_block_that_it_computes() -> None:
     ended = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=120.0, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "['t50']\n['t50']\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[['t50']]\n[['t50']]\n", "")
 
 
 BLOCKS, SIZE, LAYERS = 20, 384, 40  # the warm-up of all blocks takes several seconds

@@ -47,6 +47,7 @@ sources:
   chunked:
     {{worker: b, models: [llama], priority: 1, rate: 2 /s, samples: 6, decode: {{prompt: 60, max_new: 3, chunk: 25}}}}
   drawn: {{worker: a, models: [llama], rate: 2 /s, samples: 6, decode: {{prompt: 7, max_new: 4, next: sample}}}}
+policy: {{pace: {{slow: 1000}}}}  # a busy host is no reason to plan anew, and to send sequences another way
 """
 SIZES = {"urgent": (9, 5), "chunked": (60, 3), "drawn": (7, 4)}
 
