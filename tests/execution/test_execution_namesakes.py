@@ -158,7 +158,7 @@ class Flow(Observer):
 
     def run(self) -> RunResult:
         result = self._coordinator.run(deployment_for(INSTANCE, live=True), ready_timeout_s=60.0, observer=self)
-        assert result.duplicates <= 1  # one is in flight, whose result may be on its way when its worker is taken for gone
+        assert result.duplicates <= 1  # of the one in flight, whose result may be on its way when its worker is gone
         assert self.ended == list(range(len(self.ended)))
         return result
 

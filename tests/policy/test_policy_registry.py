@@ -106,7 +106,7 @@ def test_what_is_no_policy_is_refused() -> None:
         register("mine", "my_module:MyPolicy")  # type: ignore[arg-type]
     register("mine", lambda _: object())  # type: ignore[arg-type, return-value]
     try:
-        with pytest.raises(UsageError, match=r"it lacks batches, choose, gossips, .*; found 'object'; expected .*BasePolicy"):
+        with pytest.raises(UsageError, match=r"it lacks batches, choose, .*; found 'object'; expected .*BasePolicy"):
             make_policy("mine", INSTANCE, None)
     finally:
         unregister("mine")
