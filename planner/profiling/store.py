@@ -41,8 +41,9 @@ def profile_path(folder: StrPath, device_class: str, model: str) -> Path:
 
 
 def save_profile(profile: Profile, path: StrPath) -> None:
-    """Write a profile atomically."""
-    document = profile.model_dump(mode="json", by_alias=True)
+    """Write a profile atomically; what it does not know is left out."""
+    found = profile.model_dump(mode="json", by_alias=True)
+    document = {key: value for key, value in found.items() if value is not None}
     write_text_atomic(Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 

@@ -131,3 +131,13 @@ def test_entries_of_an_environment_that_are_used_are_checked(environment: dict[s
     (tmp_path / "p.json").write_text(json.dumps(document))
     with pytest.raises(ProfileError, match="environment"):
         load_profile(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[2] / "profiles").glob("*/*.json")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_a_shipped_profile_is_as_it_would_be_written_now(path: Path, tmp_path: Path) -> None:
+    save_profile(load_profile(path), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == path.read_text()
