@@ -257,7 +257,8 @@ class Failover:
 
     def _note(self, worker: str, what: str, severity: Literal["info", "warning", "error"] = "warning") -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
-            incident = Incident(self.now_s, worker, printable(shortened(what, _MOST_CHARACTERS)), severity)
+            at_s = max(self.now_s, 0.0)  # a plan without an absent worker may be there before the start
+            incident = Incident(at_s, worker, printable(shortened(what, _MOST_CHARACTERS)), severity)
             self.incidents.append(incident)
             self._on_incident(incident)
 
