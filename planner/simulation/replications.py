@@ -142,7 +142,7 @@ def simulate_cases(
 
 
 def _are_short(instance: Instance, runs: int) -> bool:
-    """Tell whether runs end before a process has started; solving again and sequences may take any time."""
+    """Return whether runs end before a process has started; solving again and sequences may take any time."""
     spec = instance.scenario
     if spec.events or any(source.decode is not None for source in spec.sources.values()):
         return False

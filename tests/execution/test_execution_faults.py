@@ -47,8 +47,8 @@ def test_a_worker_that_dies_costs_no_sample(policy: str, tmp_path: Path) -> None
     assert assert_accounted(instance, measured) == {}
     assert len(measured.outputs) == 2 * SAMPLES
     assert measured.left == ["c"]
-    worker, what = said(measured)[0]
-    assert (worker, what.partition(" ")[0]) == ("c", "left")  # without its report, where all samples ended before
+    # It is missed during the run, or at the end, where all samples have ended before.
+    assert said(measured)[0] in {("c", "left"), ("c", "left before it reported")}
 
 
 def test_what_a_stranger_sends_is_refused_and_listed_and_costs_no_sample(tmp_path: Path) -> None:
