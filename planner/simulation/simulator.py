@@ -13,7 +13,7 @@ from planner.plan.replan import Replan
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
-from planner.policy.types import Policy
+from planner.policy.types import RUN_STRIDE, Policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
 from planner.scenario.run_times import RunTimes
@@ -34,6 +34,7 @@ from planner.worker.events import (
     Event,
     Fail,
     FailureMessage,
+    FeedBack,
     Joined,
     Left,
     Received,
@@ -127,6 +128,7 @@ class Simulator:
             SetTimer: self._on_timer,  # type: ignore[dict-item]
             Complete: self._on_end,  # type: ignore[dict-item]
             Fail: self._on_end,  # type: ignore[dict-item]
+            FeedBack: self._on_feed_back,  # type: ignore[dict-item]
         }
         self._priorities: dict[str, float] = {}
         self._events = 0
@@ -216,7 +218,7 @@ class Simulator:
         if self._hosts is not None:
             self._hosts.end(worker.name)
         if self._workers.get(worker.name) is worker:
-            source, sample = run.key.source, self._sequences.sample(run.key.source, run.key.sample)
+            source, sample = run.key.source, run.key.sample % RUN_STRIDE
             now_s = self._heap.now_s
             last = run.session_end
             joined = last if last > run.block else None
@@ -246,7 +248,7 @@ class Simulator:
 
         def occupied(hop: Hop, start_s: float, end_s: float) -> None:
             source, number, _ = send.message.key
-            sample, ends = self._sequences.sample(source, number), (hop.sender, hop.receiver)
+            sample, ends = number % RUN_STRIDE, (hop.sender, hop.receiver)
             self._sink(TransferRecord(hop.resource, *ends, source, sample, send.cut, size_bytes, start_s, end_s))
             if not device.overlap and hop.sender == name:
                 self._heap.at(end_s, device.sent)
@@ -278,16 +280,8 @@ class Simulator:
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))
 
-    def _run(self, source: str, number: int) -> Arrived:
-        """Return the arrival of a run of a sequence."""
-        sequences = self._sequences
-        return Arrived(
-            source,
-            number,
-            sequence=sequences.state(source, number),
-            greedy=sequences.greedy(source),
-            progress=sequences.progress(source, number),
-        )
+    def _on_feed_back(self, _: Worker, effect: FeedBack) -> None:
+        self._sequences.feed_back(effect.key, effect.of)
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
@@ -297,15 +291,15 @@ class Simulator:
             return
         ended = self._sequences.ended(effect, now_s)
         if isinstance(ended, int):
-            self._heap.at(now_s, partial(self._step_same, worker, self._run(source, ended)))
-        else:
+            self._heap.at(now_s, partial(self._step_same, worker, self._sequences.arrival(source, ended)))
+        elif ended is not None:
             self._sink(ended)
             self._heap.at(now_s, partial(self._begin_next, worker, source))
 
     def _begin(self, home: str, source: str, number: int | None) -> None:
         """Begin a run of a sequence, if one may begin."""
         if number is not None:
-            self._step(home, self._run(source, number))
+            self._step(home, self._sequences.arrival(source, number))
 
     def _begin_next(self, worker: Worker, source: str) -> None:
         if self._workers.get(worker.name) is worker:
