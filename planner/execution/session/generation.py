@@ -152,8 +152,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
     tokens: list[int] = field(default_factory=list)
     """Those generated so far."""
     times_s: list[float] = field(default_factory=list)
-    """When each was there, in seconds since the generation began; of steps that followed one another, at the source's
-    worker, as long before the end of the last one as that measured."""
+    """When each was there, in seconds since the generation began: the last one of a run and the steps after it, here;
+    those before it, at the source's worker, by its clock since that began the run."""
     restarts: int = 0
     """How often the sequence was started again."""
     begin_s: float = field(default_factory=time.monotonic)
@@ -285,13 +285,14 @@ class Generation(Iterator[int], AsyncIterator[int]):
     def _take(self, outputs: Tensors) -> None:
         """Take the last tokens that a run and the steps after it have given."""
         count = self._part + self._add(outputs)
+        token, _ = self._ready.pop()
+        self._ready.append((token, time.monotonic() - self.begin_s))
         self._runs, self._seen, self._part = self._runs + count - 1, self._seen + count - 1, 0
         self._step_s = (time.monotonic() - self._sent_s) / count
 
     def _add(self, outputs: Tensors) -> int:
         """Take tokens; return their number."""
-        tokens, offsets_s = outputs[TOKENS].tolist(), outputs[TIMES]
-        times_s = time.monotonic() - self.begin_s - (offsets_s[-1] - offsets_s)
+        tokens, times_s = outputs[TOKENS].tolist(), self._sent_s - self.begin_s + outputs[TIMES]
         self._ready.extend(zip(tokens, times_s.tolist(), strict=True))
         return len(tokens)
 
