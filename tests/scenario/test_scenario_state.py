@@ -37,7 +37,7 @@ def write(folder: Path, state: str, path: Path = MODEL) -> Path:
         ("{past: present.0.key}", r"unknown input of model.onnx; found 'past'; expected one of input_ids"),
         (f"{{{KEY}: present}}", r"unknown output of model.onnx; found 'present'; expected one of logits"),
         (f"{{{KEY}: present.0.key, {VALUE}: present.0.key}}", r"two inputs have the same state"),
-        (f"{{{KEY}: logits}}", r"does not fit 'logits' of model.onnx; found float .* expected equal types"),
+        (f"{{{KEY}: logits}}", r"does not fit 'logits' of model.onnx; found 'float .*; expected equal types"),
         ("{attention_mask: present.0.key}", r"does not fit 'present.0.key'"),
     ],
 )
