@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from planner.errors import Fault, ProfileError
 from planner.formats.yaml import Location
+from planner.model.chain import SEQUENCE
 from planner.profiling.store import FORMER_CHAIN, load_profile, profile_path
-from planner.profiling.types import SHAPES, Profile
+from planner.profiling.types import AXES, SHAPES, Profile
 from planner.scenario.document import dotted
 from planner.scenario.types import ModelSpec, ScenarioSpec
 
@@ -107,13 +108,33 @@ def _contradictions(
         expected = f"{blocks}, or a profile of at most {model.max_blocks} blocks"
         at = where(("models", name, "max_blocks"))
         yield Fault(f"the profile in {file} has {blocks} blocks", at, model.max_blocks, expected)
-    profiled = profile.environment.get(SHAPES)
+    shapes = _entries(profile, SHAPES)
     for tensor, shape in (model.shape or {}).items():
-        known = profiled.get(tensor) if isinstance(profiled, dict) else None
+        known = shapes.get(tensor)
         if known is not None and list(shape) != known:
             what = f"the profile in {file} was made for another shape of input {tensor!r}"
             expected = f"{known}, or a profile for this shape"
             yield Fault(what, where(("models", name, "shape", tensor)), list(shape), expected)
+    for axis, size in (model.axes or {}).items():
+        known = _entries(profile, AXES).get(axis)
+        if known is not None and size != known:
+            what = f"the profile in {file} was made for another size of axis {axis!r}"
+            yield Fault(what, where(("models", name, "axes", axis)), size, f"{known}, or a profile for this size")
+    for before, after in (model.state or {}).items():
+        if before in shapes:
+            what = f"the profile in {file} was made without the state {before!r}"
+            expected = f"a profile by `planner profile measure` with --state {before}={after}"
+            yield Fault(what, where(("models", name, "state", before)), after, expected)
+    if model.state == {} and SEQUENCE.name in shapes:
+        what = f"the profile in {file} was made with state that stays on its worker"
+        expected = "a profile by `planner profile measure` with --state none"
+        yield Fault(what, where(("models", name, "state")), {}, expected)
+
+
+def _entries(profile: Profile, key: str) -> Mapping[str, Any]:
+    """Return the entries by name under a key of a profile's environment; none where it has others."""
+    found = profile.environment.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _missing(scenario: ScenarioSpec, name: str, device_class: str, base: Path, entry: str) -> Fault:
