@@ -106,7 +106,7 @@ class Lateness:
         return left_s + self._sent_s(here, home, result_bytes)
 
     def _sent_s(self, sender: str, receiver: str, size_bytes: float) -> float:
-        """Return the time of a transfer; 0 without a path, for who sends there is told, which is no question of time."""
+        """Return the time of a transfer; 0 without a path, for to send there is an error and no question of time."""
         sent_s = self._state.costs.transfer_s(sender, receiver, size_bytes)
         return sent_s if sent_s < inf else 0.0
 
