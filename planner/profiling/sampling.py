@@ -32,6 +32,7 @@ from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
 
 if TYPE_CHECKING:  # this module needs onnx, which the base install lacks
+    from planner.model.axes import Axes
     from planner.model.functions import RuntimeNode
 
 Progress = Callable[[int, int], None]
@@ -52,6 +53,10 @@ class ProfiledModel(Protocol):
     @property
     def chain(self) -> Chain:
         """Blocks and cuts."""
+
+    @property
+    def axes(self) -> Axes:
+        """Sizes of the axes that the model names."""
 
     @property
     def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
