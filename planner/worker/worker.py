@@ -200,6 +200,10 @@ class Worker:
         """Samples of this worker's own sources that have not ended, with the time of their arrival."""
         return self._home.pending
 
+    def ignores(self, timer: Timer) -> bool:
+        """Return whether a timer means nothing any more: the sample whose result was awaited has ended."""
+        return timer.purpose == "result" and not self._home.holds(timer.key.source, timer.key.sample)
+
     def expects(self, sender: str, message: StateMessage) -> bool:
         """Return whether a task here waits for the state that a message brings."""
         return self._transfers.expects(sender, message)

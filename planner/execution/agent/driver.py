@@ -184,6 +184,7 @@ class Driver:
 
     def run_due(self) -> None:
         """Handle the events whose time has come, and send the reports that are due."""
+        self._drop_timers()
         while self._due and self._due[0][0] <= self.now_s:
             event = heapq.heappop(self._due)[2]
             if isinstance(event, Arrived) and not self._deploy.live:
@@ -195,7 +196,15 @@ class Driver:
                     event, inputs = run
                     self._store.submit(event.source, event.sample, inputs)
             self._step(event)
+            self._drop_timers()
         self._reporter.report_due(self._worker, self.now_s, self._link_speeds)
+
+    def _drop_timers(self) -> None:
+        """Drop the first timers that mean nothing any more: as events they would interrupt the job at hand."""
+        while self._due and isinstance(timed_out := self._due[0][2], TimedOut):
+            if not self._worker.ignores(timed_out.timer):
+                return
+            heapq.heappop(self._due)
 
     def _link_speeds(self) -> dict[str, LinkSpeed]:
         """Return the speed of the links to other workers; an emulated network's are not those of this host."""
