@@ -56,6 +56,8 @@ def plan_document(plan: PlanSpec) -> dict[str, Any]:
             if source[key] is None:
                 del source[key]
         for route in source["routes"]:
+            if route["loop"] == "home":
+                del route["loop"]
             for stage in route["stages"]:
                 if not stage["sessions"]:
                     del stage["sessions"]

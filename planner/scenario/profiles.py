@@ -63,7 +63,7 @@ def find_profiles(
                 faults += [replace(fault, where=entry) for fault in error.faults]
                 continue
             if file is None:
-                faults.append(_missing(model, device_class, folders, base, entry))
+                faults.append(_missing(scenario, name, device_class, base, entry))
                 continue
             profile, wrong = _read(file, device_class, entry)
             if profile:
@@ -137,15 +137,17 @@ def _entries(profile: Profile, key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], base: Path, entry: str) -> Fault:
-    file = profile_path(folders[0], device_class, profile_name(model))
-    what = f"no profile of {profile_name(model)!r} on device class {device_class!r}"
-    expected = f"{_shown(file)}; make it with: {_command(model, device_class, file, base)}"
+def _missing(scenario: ScenarioSpec, name: str, device_class: str, base: Path, entry: str) -> Fault:
+    profile = profile_name(scenario.models[name])
+    file = profile_path(base / scenario.profiles[0], device_class, profile)
+    what = f"no profile of {profile!r} on device class {device_class!r}"
+    expected = f"{_shown(file)}; make it with: {_command(scenario, name, device_class, file, base)}"
     return Fault(what, entry, expected=expected)
 
 
-def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str:
+def _command(scenario: ScenarioSpec, name: str, device_class: str, file: Path, base: Path) -> str:
     """Return the command that makes a missing profile."""
+    model = scenario.models[name]
     words = ["planner", "profile", "measure", _shown(base / model.path) if model.path else "MODEL.onnx"]
     words += ["--device-class", device_class]
     if model.max_blocks != ModelSpec.model_fields["max_blocks"].default:
@@ -159,6 +161,10 @@ def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str
     if model.state is not None:
         pairs = [f"{before}={after}" for before, after in model.state.items()] or ["none"]
         words += [word for pair in pairs for word in ("--state", pair)]
+    most = max((source.max_batch for source in scenario.sources.values() if name in source.models), default=1)
+    if most > 1:
+        doubled = {2**exponent for exponent in range(most.bit_length())}
+        words += ["--batches", ",".join(map(str, sorted(doubled | {most})))]
     return shlex.join([*words, "-o", _shown(file)])
 
 

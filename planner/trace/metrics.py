@@ -249,10 +249,11 @@ class _SourceSums:
         if record.late_s is not None:
             self._max_late_s = max(record.late_s, self._max_late_s or 0.0)
         if record.status == "completed":
-            if self._deadline_s is not None and record.delay_s > self._deadline_s:
+            delay_s = record.delay_s
+            if self._deadline_s is not None and delay_s > self._deadline_s:
                 self._late += 1
-                self._max_late_s = max(record.delay_s - self._deadline_s, self._max_late_s or 0.0)
-            self.delays.add(record.delay_s)
+                self._max_late_s = max(delay_s - self._deadline_s, self._max_late_s or 0.0)
+            self.delays.add(delay_s)
             self.last_s = max(self.last_s, record.finished_s)
             if record.origin is not None and self._accuracies:
                 self._origins[record.origin.model, record.origin.operating_point] += 1

@@ -73,6 +73,14 @@ def test_missing_profiles_are_all_named_with_their_commands(tmp_path: Path, monk
     ]
 
 
+@pytest.mark.parametrize(("most", "sizes"), [(2, "1,2"), (6, "1,2,4,6"), (8, "1,2,4,8")])
+def test_the_command_measures_the_batches_that_the_scenario_wants(tmp_path: Path, most: int, sizes: str) -> None:
+    path = write(tmp_path, changed(("models: [classifier],", f"models: [classifier], max_batch: {most},")))
+    of_classifier, _, of_tagger, _ = refused(path).splitlines()
+    assert f" --batches {sizes} " in of_classifier
+    assert "--batches" not in of_tagger
+
+
 def test_profiles_of_different_chains_do_not_mix(tmp_path: Path) -> None:
     save_all(tmp_path)
     save(tmp_path / "profiles", "tagger", "large", chain_sha256="another")
