@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.heap import only_new_garbage
 from planner.model.chain import SEQUENCE, Chain
 from planner.model.work import Work
 from planner.profiling.batches import BatchCosts
@@ -272,12 +273,13 @@ class Sampler:
         """Measure each block's memory if the blocks run on the CPU provider."""
         if not self._runner.provider.on_calling_thread:
             return
-        for index in range(self._length):
-            memory = None if self._clock.used(1.0) else self._memory(index)
-            if memory is None:
-                return
-            self.samples.memory.append(memory)
-            self._clock.report()
+        with only_new_garbage():
+            for index in range(self._length):
+                memory = None if self._clock.used(1.0) else self._memory(index)
+                if memory is None:
+                    return
+                self.samples.memory.append(memory)
+                self._clock.report()
 
     def measure_rounding(self) -> None:
         """Measure what the provider does to the outputs of the whole model, unless it is the reference's own.
