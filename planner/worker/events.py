@@ -139,6 +139,9 @@ Note: TypeAlias = RequestMessage | AnswerMessage | StateRequest | ForgetMessage 
 Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
 
 
+Purpose: TypeAlias = Literal["route", "result", "answers", "window", "reservation", "latest", "batch", "state"]
+
+
 class Timer(NamedTuple):
     """Purpose of a timer.
 
@@ -147,7 +150,7 @@ class Timer(NamedTuple):
     sequence.
     """
 
-    purpose: Literal["route", "result", "answers", "window", "reservation", "latest", "batch", "state"]
+    purpose: Purpose
     key: SampleKey
 
 
