@@ -122,7 +122,7 @@ class Lateness:
     def _fastest_s(self, model: str, first: int, last: int) -> float:
         costs, workers = self._state.costs, self._state.instance.workers
         blocks = range(first, last + 1)
-        return sum(min(costs.least_s(model, worker, block) for worker in workers) for block in blocks)
+        return sum([min([costs.least_s(model, worker, block) for worker in workers]) for block in blocks], 0.0)
 
     def _least_of_models_s(self, source: str) -> float:
         instance = self._state.instance

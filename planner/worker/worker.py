@@ -422,7 +422,7 @@ class Worker:
                 not waiting.begun,
                 task.operating_point,
                 last if last > block else None,
-                () if task.joined is None else tuple(waiting.session_ends),
+                () if waiting.joined is None else tuple(waiting.session_ends),
                 tuple([other.task.key for other in waiting.others]) if waiting.others else (),
                 task.decoding if decoded else None,
             )
