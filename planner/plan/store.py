@@ -61,6 +61,8 @@ def plan_document(plan: PlanSpec) -> dict[str, Any]:
             for stage in route["stages"]:
                 if not stage["sessions"]:
                     del stage["sessions"]
+                if stage["max_batch"] is None:
+                    del stage["max_batch"]
     if not plan.search:
         del document["search"]
     if plan.max_wait_s is None:

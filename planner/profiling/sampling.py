@@ -40,6 +40,9 @@ Progress = Callable[[int, int], None]
 """Callback that receives the percentage done so far, and 100."""
 
 WARM_UP_ROUNDS: Final = 2
+CLOCKS_S: Final = 2.0
+CLOCKS_SHARE: Final = 0.1
+"""How long a device is kept busy before it is measured, and the most of the budget that this may take."""
 MIN_ROUNDS: Final = 3
 FUSION_ROUNDS: Final = 10
 PLACED_RUNS: Final = 10
@@ -202,6 +205,18 @@ class Sampler:
         with nullcontext() if self._inputs is not None else hint_at_real_inputs(specs, "--inputs FILE.npz"):
             for index in range(self._length):
                 self._cut_tensors.append(self._runner.run_block(index, self._cut_tensors[index]))
+
+    def warm_clocks(self) -> None:
+        """Keep a device busy until its clocks are up: an idle GPU runs at a fraction of them, and is slow to rise.
+
+        The CPU's clocks are up once the chain was loaded and run.
+        """
+        if self._runner.provider.device is None:
+            return
+        until_s = perf_counter() + min(CLOCKS_S, CLOCKS_SHARE * self._clock.budget_s)
+        while perf_counter() < until_s:
+            self._runner.run_segment(0, self._length - 1, self._cut_tensors[0])
+            self._clock.report()
 
     def run_rounds(self, count: int) -> None:
         """Run ``count`` rounds after the warm-up, or fewer if the budget runs out."""
