@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
+from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choices, Problem, largest
 from planner.solvers.core.search_state import Options, Outcome, Search
 
@@ -24,7 +25,11 @@ MAX_HANDED_OVER = 4
 
 
 def solve_in_turn(
-    problem: Problem, options: Options, methods: Sequence[Method], tighter: Sequence[Method] = ()
+    problem: Problem,
+    options: Options,
+    methods: Sequence[Method],
+    tighter: Sequence[Method] = (),
+    otherwise: Method | None = None,
 ) -> Outcome:
     """Return the outcome of ``methods``, which run in turn until the gap is closed or the time is over.
 
@@ -33,6 +38,8 @@ def solve_in_turn(
     tighter
         Methods for one route per source, whose plans are valid here but whose bounds are not; the last of ``methods``
         and they take turns, and each continues from the plans of the other.
+    otherwise
+        Uses the time that is left where the others end without a plan: to find one, or to prove that there is none.
     """
     search = Search(problem, options)
     last = Outcome("no_solution")
@@ -43,11 +50,23 @@ def solve_in_turn(
             return _outcome(search, last)
     if tighter:
         return _alternate(search, methods[-1], tighter)
-    if len(methods) == 1:
+    if len(methods) == 1 and otherwise is None:
         return methods[0](problem, options)
     last = methods[-1](problem, _continued(search, search.left_s))
     _take(search, last)
+    if otherwise and last.status == "no_solution" and not search.out_of_time:
+        last = _proved(search, last, otherwise)
     return _outcome(search, last)
+
+
+def _proved(search: Search, unsolved: Outcome, method: Method) -> Outcome:
+    """Return the outcome of another method, with the reasons of one that found no plan where it adds none."""
+    last = method(search.problem, _continued(search, search.left_s))
+    _take(search, last)
+    if last.status != "infeasible":
+        return dataclasses.replace(last, reasons=unsolved.reasons)
+    unknown = last.reasons == explain_infeasibility(search.problem, None)
+    return dataclasses.replace(last, reasons=(*last.reasons, *unsolved.reasons)) if unknown else last
 
 
 def _alternate(search: Search, method: Method, tighter: Sequence[Method]) -> Outcome:
