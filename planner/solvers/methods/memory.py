@@ -49,6 +49,8 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
         return Outcome("infeasible", reasons=lacking)
     search = Search(problem, options)
     _share_known(search, method)
+    if search.ends:
+        return search.outcome()
     relaxed = without_binary_residency(problem)
     allowed = fitting(problem)
     outcome, attempt, fits = Outcome("no_solution"), 0, False
