@@ -86,6 +86,8 @@ class Visit:
     latency_s: float = 0.0
     spans: tuple[tuple[int, int], ...] = ()
     """First and last block of each session of a stage."""
+    max_batch: int | None = None
+    """Largest batch of a stage, if it has a limit of its own."""
 
     @property
     def resource(self) -> str:
@@ -277,8 +279,8 @@ def _sequence(phases: Sequence[Phase], parts: Sequence[Journey]) -> Journey:
 
 
 def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint, phase: Phase) -> Visit:
-    piece_s, piece_std_s = instance.sessions_s(model, stage.worker, stage.spans, phase)
-    piece_s[0] += instance.stage_overhead_s(model, stage.worker)
+    piece_s, piece_std_s = instance.sessions_s(model, stage.worker, stage.spans, phase, stage.max_batch)
+    piece_s[0] += instance.stage_overhead_s(model, stage.worker, stage.max_batch)
     reach = np.array([point.reach[first] for first, _ in stage.spans])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
@@ -288,6 +290,7 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
         piece_std_s=piece_std_s,
         survival=survival,
         spans=tuple(stage.spans),
+        max_batch=stage.max_batch,
     )
 
 

@@ -187,6 +187,8 @@ class Waiting:
         Those that run with it as one batch, while it runs; all have the same blocks left.
     alone
         Whether it runs in no batch, since one failed.
+    joined
+        The task's :attr:`Task.joined`, which is asked for often.
     """
 
     task: Task
@@ -199,6 +201,7 @@ class Waiting:
     unasked: int = -1
     others: tuple[Waiting, ...] = ()
     alone: bool = False
+    joined: Stage | None = None
 
     @property
     def batch(self) -> tuple[Waiting, ...]:
@@ -213,7 +216,7 @@ class Waiting:
     @property
     def session_end(self) -> int:
         """The last block of the session that its next block begins: no other work is looked at before that ends."""
-        stage = self.task.joined
+        stage = self.joined
         if stage is None:
             return self.next_block
         end = stage.session_end(self.next_block)
@@ -222,7 +225,7 @@ class Waiting:
     @property
     def session_ends(self) -> Sequence[int]:
         """Last block of each session that its driver may run before it reports."""
-        if self.task.joined is None:
+        if self.joined is None:
             return range(self.next_block, self.unasked + 1)
         ends, at = [], replace(self)
         while at.next_block <= self.unasked:
@@ -309,9 +312,10 @@ class WorkerState:
     status_numbers: dict[str, int] = field(default_factory=dict)
     cut: dict[tuple[str, str], float] = field(default_factory=dict)
     view: View = field(init=False)
-    _heard: int = field(default=0, init=False)
+    _heard: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self._heard = 0
         self.costs = self.costs.with_slowness(self.slowness)
         self.view = View(self)
 
@@ -402,7 +406,7 @@ class View:
     def ahead_s(self, priority: float) -> float:
         """Return the computation here that is served before a new task of a priority, in seconds."""
         state = self._state
-        waiting_s = sum(backlog_s for other, backlog_s in state.backlog_s.items() if other >= priority)
+        waiting_s = sum([backlog_s for other, backlog_s in state.backlog_s.items() if other >= priority], 0.0)
         return waiting_s + max(state.running_until_s - state.now_s, 0.0)
 
     def present(self, workers: Iterable[str]) -> list[str]:

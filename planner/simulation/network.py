@@ -18,19 +18,36 @@ from itertools import count
 from typing import Any, TypeAlias
 
 from planner.plan.journey import FRAGMENT_BYTES
-from planner.scenario.instance import Hop, NetworkPath
+from planner.scenario.instance import NetworkPath
 from planner.simulation.event_heap import EventHeap, Slot
+
+
+@dataclass(slots=True)
+class Leg:
+    """A hop, as quick to read as the number of transfers over it asks for; see :func:`legs`."""
+
+    sender: str
+    receiver: str
+    resource: str
+    bytes_per_s: float
+    latency_s: float
+
+
+def legs(path: NetworkPath) -> tuple[Leg, ...]:
+    """Return the hops of a path."""
+    return tuple(Leg(hop.sender, hop.receiver, hop.resource, hop.bytes_per_s, hop.latency_s) for hop in path.hops)
+
 
 Deliver: TypeAlias = Callable[[Any, float], None]
 """Called with a cargo, and the time at which its last byte arrives."""
 
-Occupied: TypeAlias = Callable[[Any, Hop, float, float], None]
+Occupied: TypeAlias = Callable[[Any, Leg, float, float], None]
 """Called with a cargo, a hop, and start and end of the transfer over it, including interruptions."""
 
 
 @dataclass(slots=True)
 class _Transfer:
-    hops: tuple[Hop, ...]
+    legs: tuple[Leg, ...]
     """Remaining hops, the current one first."""
     size_bytes: float
     priority: float
@@ -123,7 +140,7 @@ class _Resource:
             self._announce(transfer)
 
     def _rate(self, transfer: _Transfer) -> float:
-        return transfer.hops[0].bytes_per_s * self._factor
+        return transfer.legs[0].bytes_per_s * self._factor
 
     def _schedule(self, time_s: float, action: Callable[..., None], *arguments: Any) -> None:
         self._version += 1
@@ -135,14 +152,14 @@ class _Resource:
 
     def _announce(self, transfer: _Transfer) -> None:
         """Begin the last fragment of the current transfer, which nothing can delay any more."""
-        hop = transfer.hops[0]
+        hop = transfer.legs[0]
         end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
         self.busy_s += end_s - self._began_s
         self._end = self._heap.reserve(end_s)
         if self._waiting:
             self._heap.fill(self._end, self._next)
         self._occupied(transfer.cargo, hop, transfer.start_s, end_s)
-        if len(transfer.hops) > 1:
+        if len(transfer.legs) > 1:
             self._heap.at(end_s + hop.latency_s, self._forward, transfer)
         else:
             self._deliver(transfer.cargo, end_s + hop.latency_s)
@@ -177,15 +194,15 @@ class NetworkModel:
     def __init__(self, heap: EventHeap, resources: Iterable[str], deliver: Deliver, occupied: Occupied) -> None:
         self._resources = {name: _Resource(heap, self._forward, deliver, occupied) for name in resources}
 
-    def submit(self, path: NetworkPath, size_bytes: float, priority: float, cargo: Any) -> None:
-        """Send ``size_bytes`` along ``path``, starting now; ``cargo`` is what ``deliver`` and ``occupied`` are told."""
-        self._enter(_Transfer(path.hops, size_bytes, priority, cargo, size_bytes))
+    def submit(self, path: tuple[Leg, ...], size_bytes: float, priority: float, cargo: Any) -> None:
+        """Send ``size_bytes`` along a path, starting now; ``cargo`` is what ``deliver`` and ``occupied`` are told."""
+        self._enter(_Transfer(path, size_bytes, priority, cargo, size_bytes))
 
     def _enter(self, transfer: _Transfer) -> None:
-        self._resources[transfer.hops[0].resource].submit(transfer)
+        self._resources[transfer.legs[0].resource].submit(transfer)
 
     def _forward(self, transfer: _Transfer) -> None:
-        transfer.hops, transfer.left_bytes, transfer.start_s = transfer.hops[1:], transfer.size_bytes, -1.0
+        transfer.legs, transfer.left_bytes, transfer.start_s = transfer.legs[1:], transfer.size_bytes, -1.0
         self._enter(transfer)
 
     def change_rate(self, resources: Iterable[str], factor: float) -> None:

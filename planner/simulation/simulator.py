@@ -15,14 +15,14 @@ from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import RUN_STRIDE, Policy
 from planner.scenario.arrivals import instance_arrivals
-from planner.scenario.instance import Hop, Instance
+from planner.scenario.instance import Instance
 from planner.scenario.run_times import RunTimes
 from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.exits import Exits
 from planner.simulation.hosts import Hosts
-from planner.simulation.network import NetworkModel
+from planner.simulation.network import Leg, NetworkModel, legs
 from planner.simulation.sequences import Sequences
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 from planner.worker.events import (
@@ -129,6 +129,11 @@ class Simulator:
         self._costs = CostTable(instance)
         self._heap = EventHeap()
         self._network = NetworkModel(self._heap, instance.resources, self._deliver_sent, self._occupied)
+        self._paths = {
+            (sender, receiver): legs(path)
+            for sender, paths in instance.paths.items()
+            for receiver, path in paths.items()
+        }
         self._factors = factors or {}
         self._devices = {name: self._new_device(name) for name in instance.workers}
         self._hosts = Hosts(instance) if instance.colocated else None
@@ -259,7 +264,7 @@ class Simulator:
 
     def _on_send(self, worker: Worker, send: Send) -> None:
         name = worker.name
-        path = self._instance.paths.get(name, {}).get(send.to)
+        path = self._paths.get((name, send.to))
         if path is None:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
         message, device = send.message, self._devices[name]
@@ -279,7 +284,7 @@ class Simulator:
             self._sequences.take_state(message, shipment.receiver)
         self._heap.at(at_s, self._step, shipment.receiver, Received(shipment.sender, message))
 
-    def _occupied(self, shipment: _Shipment, hop: Hop, start_s: float, end_s: float) -> None:
+    def _occupied(self, shipment: _Shipment, hop: Leg, start_s: float, end_s: float) -> None:
         sender, source, sample, cut = hop.sender, shipment.source, shipment.sample, shipment.cut
         self._sink(
             TransferRecord(hop.resource, sender, hop.receiver, source, sample, cut, shipment.size_bytes, start_s, end_s)

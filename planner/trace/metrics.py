@@ -304,7 +304,7 @@ class _SourceSums:
         )
 
     def _accuracy(self) -> float | None:
-        expected = sum(count * self._accuracies[model][point] for (model, point), count in self._origins.items())
+        expected = sum([count * self._accuracies[model][point] for (model, point), count in self._origins.items()], 0.0)
         return expected / self._origins.total() if self._origins else None
 
 
@@ -347,8 +347,8 @@ class Accumulator:
         """Return the summary of all records added."""
         sources = {source: sums.result() for source, sums in self._sources.items()}
         weights = {source: self._priorities[source] * metrics.completed for source, metrics in sources.items()}
-        total = sum(weights.values())
-        weighted = sum(weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items())
+        total = sum(weights.values(), 0.0)
+        weighted = sum([weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items()], 0.0)
         return RunMetrics(
             makespan_s=self._end_s,
             priority_weighted_delay_s=weighted / total if total else None,

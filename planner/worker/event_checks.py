@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isfinite
-from typing import Any, Final, NoReturn, get_args, get_type_hints
+from typing import Any, Final, NoReturn, get_args
 
 from planner.policy.base import BasePolicy
 from planner.policy.types import Policy, Task, View, Waiting
@@ -16,6 +16,7 @@ from planner.worker.events import (
     ForgetMessage,
     Joined,
     Left,
+    Purpose,
     Received,
     Replanned,
     Reprioritised,
@@ -27,12 +28,11 @@ from planner.worker.events import (
     StatusMessage,
     TaskMessage,
     TimedOut,
-    Timer,
     Transferred,
 )
 from planner.worker.home import Home
 
-_PURPOSES: Final = frozenset(get_args(get_type_hints(Timer)["purpose"]))
+_PURPOSES: Final = frozenset(get_args(Purpose))
 
 
 class ProtocolError(Exception):
@@ -154,12 +154,15 @@ class EventChecks:
             raise ProtocolError(f"tokens drawn at temperature {decoding.temperature}")
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
-        ends: Sequence[int] = () if running is None or running.task.key != event.key else running.session_ends
         block, before_s = event.block, event.before_s
-        if block not in ends:
+        if running is None or running.task.key != event.key:
             self._refuse_block(event)
-        if len(before_s) != ends.index(block):
-            raise ProtocolError(f"times of {len(before_s)} sessions before that which ends with {block}")
+        if before_s or block != running.session_end:  # most often the only session that was asked for has ended
+            ends = running.session_ends
+            if block not in ends:
+                self._refuse_block(event)
+            if len(before_s) != ends.index(block):
+                raise ProtocolError(f"times of {len(before_s)} sessions before that which ends with {block}")
         if not isfinite(event.service_s) or (before_s and not all(map(isfinite, before_s))):
             raise ProtocolError(f"block {block} of {event.key} took {event.service_s} s, after {before_s}")
 

@@ -141,6 +141,9 @@ Note: TypeAlias = RequestMessage | AnswerMessage | StateRequest | ForgetMessage 
 Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
 
 
+Purpose: TypeAlias = Literal["route", "result", "answers", "window", "reservation", "latest", "batch", "state"]
+
+
 class Timer(NamedTuple):
     """Purpose of a timer.
 
@@ -149,7 +152,7 @@ class Timer(NamedTuple):
     sequence.
     """
 
-    purpose: Literal["route", "result", "answers", "window", "reservation", "latest", "batch", "state"]
+    purpose: Purpose
     key: SampleKey
 
 

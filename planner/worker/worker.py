@@ -137,8 +137,8 @@ class Worker:
         self._pace = Pace(self._state)
         self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
-        self._batches = Batches(self._state, self._queues, policy, self._output)
         self._lateness = Lateness(self._state)
+        self._batches = Batches(self._state, self._queues, policy, self._lateness, self._output)
         self._stickiness = Stickiness(routes)
         self._transfers = StateTransfers(self._state, self._output)
         self._added: list[Waiting] = []
@@ -405,6 +405,9 @@ class Worker:
     def _run(self, waiting: Waiting) -> None:
         """Run the next block of a task, unless it is too late for that."""
         if self._state.now_s > waiting.latest_s:
+            others, waiting.others = waiting.others, ()
+            for other in others:
+                self._come_back(other)
             self._queues.forget(waiting)
             self._drop(waiting.task, waiting.next_block)
             self._home.admit()
@@ -422,7 +425,7 @@ class Worker:
                 not waiting.begun,
                 task.operating_point,
                 last if last > block else None,
-                () if task.joined is None else tuple(waiting.session_ends),
+                () if waiting.joined is None else tuple(waiting.session_ends),
                 tuple([other.task.key for other in waiting.others]) if waiting.others else (),
                 task.decoding if decoded else None,
             )
@@ -431,7 +434,8 @@ class Worker:
     def _unasked(self, waiting: Waiting) -> int:
         """Return the last block that is sure to be run next, until another event."""
         policy = self._policy
-        if waiting.latest_s < inf or policy.gossips or waiting.task.model in self._with_exits:
+        limited = any(each.latest_s < inf for each in waiting.batch) if waiting.others else waiting.latest_s < inf
+        if limited or policy.gossips or waiting.task.model in self._with_exits:
             return waiting.session_end
         if policy.looks_between_blocks and not policy.keeps_order and self._state.queued:
             return waiting.session_end
@@ -461,8 +465,7 @@ class Worker:
         waiting.service_s += event.service_s
         if waiting.others:
             self._share(waiting, event.service_s)
-        if waiting.latest_s < inf:
-            waiting.latest_s = self._lateness.latest_s(waiting.task, waiting.next_block)
+        self._limit_again(waiting)
         if event.block != waiting.last_block and not self._policy.looks_between_blocks:
             self._run(waiting)
             return
@@ -476,6 +479,12 @@ class Worker:
                 self._end_task(other, None)
             else:
                 self._come_back(other)
+
+    def _limit_again(self, waiting: Waiting) -> None:
+        """Find until when the next block of a task, and of those that run with it, may start."""
+        for each in waiting.batch if waiting.others else (waiting,):
+            if each.latest_s < inf:
+                each.latest_s = self._lateness.latest_s(each.task, each.next_block)
 
     def _share(self, waiting: Waiting, service_s: float) -> None:
         """Let those that run with a task get on as it did, and divide the time among all."""

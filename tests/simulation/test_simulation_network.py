@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from planner.plan.journey import FRAGMENT_BYTES
 from planner.scenario.instance import Hop, NetworkPath
 from planner.simulation.event_heap import EventHeap
-from planner.simulation.network import NetworkModel
+from planner.simulation.network import Leg, NetworkModel, legs
 
 RATE = 1e6
 
@@ -29,13 +29,13 @@ def carry(
     occupied: list[tuple[float, float, int]] = []
     arrived = [float("nan")] * len(transfers)
 
-    def note(who: int, _hop: Hop, start_s: float, end_s: float) -> None:
+    def note(who: int, _hop: Leg, start_s: float, end_s: float) -> None:
         occupied.append((start_s, end_s, who))
 
     network = NetworkModel(heap, {hop.resource for hop in way.hops}, arrived.__setitem__, note)
 
     for index, (at_s, size, priority) in enumerate(transfers):
-        heap.at(at_s, network.submit, way, size, priority, index)
+        heap.at(at_s, network.submit, legs(way), size, priority, index)
     while heap.next_s < float("inf"):
         heap.run_next()
     return arrived, occupied

@@ -17,9 +17,9 @@ from planner.errors import ExecuteError
 from planner.execution.wire.messages import Transmit
 from planner.execution.wire.threads import start_thread
 from planner.policy.types import RUN_STRIDE
-from planner.scenario.instance import Hop, Instance
+from planner.scenario.instance import Instance
 from planner.simulation.event_heap import EventHeap
-from planner.simulation.network import NetworkModel
+from planner.simulation.network import Leg, NetworkModel, legs
 from planner.trace.records import TransferRecord
 
 
@@ -93,14 +93,14 @@ class EmulatedNetwork:
         return time.monotonic() - self._start_s
 
     def _submit(self, request: Transmit) -> None:
-        path = self._instance.paths[request.sender][request.to]
+        path = legs(self._instance.paths[request.sender][request.to])
         self._network.submit(path, request.size_bytes, request.priority, request)
 
     def _deliver(self, request: Transmit, at_s: float) -> None:
         if self._admit is not None:
             self._admit(request.to, request.transfer, at_s)
 
-    def _record(self, request: Transmit, hop: Hop, start_s: float, end_s: float) -> None:
+    def _record(self, request: Transmit, hop: Leg, start_s: float, end_s: float) -> None:
         source, sample, _ = request.key
         record = TransferRecord(
             hop.resource,
