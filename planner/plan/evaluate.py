@@ -323,7 +323,7 @@ def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
     load = np.zeros((len(instance.sources), len(column)))
     for index, source in enumerate(instance.sources):
         for route, trip in samples[source]:
-            for visit in trip.visits:
+            for visit in (*trip.visits, *trip.aside):
                 load[index, column[visit.resource]] += route.share * visit.probability * visit.mean_s
     return load
 

@@ -141,10 +141,25 @@ def _tokens(plan: PlanSpec, instance: Instance) -> Table:
                     milliseconds(source.tpot_s),
                     "–" if not source.tpot_s else f"{1 / source.tpot_s:.1f} /s",
                     _under_way(rate_per_s, source.delay_s, decode.concurrent),
+                    _fed_back(source, instance.home(name)),
                 )
             )
-    columns = ("source", ">prompt + new", ">to the first token", ">per token", ">tokens", ">sequences at a time")
+    columns = (
+        "source",
+        ">prompt + new",
+        ">to the first token",
+        ">per token",
+        ">tokens",
+        ">sequences at a time",
+        "fed back at",
+    )
     return Table("Tokens", columns, rows)
+
+
+def _fed_back(source: SourcePlan, home: str) -> str:
+    """Return at which workers tokens become the input of the next step."""
+    workers = (home if route.loop == "home" else route.stages[-1].worker for route in source.routes)
+    return ", ".join(dict.fromkeys(workers))
 
 
 def _under_way(rate_per_s: float | None, delay_s: float, concurrent: int) -> str:

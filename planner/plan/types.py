@@ -78,6 +78,9 @@ class Route(FrozenModel):
     operating_point: int = 0
     """Index among the operating points of the model."""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    loop: Literal["home", "last"] = "home"
+    """Where a sequence's tokens are fed back: at the source's worker, or at the worker of the last block, which begins
+    the next run by itself."""
 
     @cached_property
     def workers(self) -> frozenset[str]:

@@ -160,7 +160,7 @@ def measure(
         environment["placement"] = samples.placement.shares
         environment["warnings"] += samples.placement.warnings(runner.provider)
     return assemble(
-        chain,
+        chain_model,
         ChainCosts(
             fitted.mean_s.tolist(),
             std_s=fitted.std_s.tolist(),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.heap import only_new_garbage
 from planner.model.chain import SEQUENCE, Chain
 from planner.model.work import Work
 from planner.profiling.batches import BatchCosts
@@ -32,6 +33,7 @@ from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
 
 if TYPE_CHECKING:  # this module needs onnx, which the base install lacks
+    from planner.model.axes import Axes
     from planner.model.functions import RuntimeNode
 
 Progress = Callable[[int, int], None]
@@ -55,6 +57,10 @@ class ProfiledModel(Protocol):
     @property
     def chain(self) -> Chain:
         """Blocks and cuts."""
+
+    @property
+    def axes(self) -> Axes:
+        """Sizes of the axes that the model names."""
 
     @property
     def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
@@ -282,12 +288,13 @@ class Sampler:
         """Measure each block's memory if the blocks run on the CPU provider."""
         if not self._runner.provider.on_calling_thread:
             return
-        for index in range(self._length):
-            memory = None if self._clock.used(1.0) else self._memory(index)
-            if memory is None:
-                return
-            self.samples.memory.append(memory)
-            self._clock.report()
+        with only_new_garbage():
+            for index in range(self._length):
+                memory = None if self._clock.used(1.0) else self._memory(index)
+                if memory is None:
+                    return
+                self.samples.memory.append(memory)
+                self._clock.report()
 
     def measure_rounding(self) -> None:
         """Measure what the provider does to the outputs of the whole model, unless it is the reference's own.

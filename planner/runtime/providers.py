@@ -13,6 +13,7 @@ from planner.errors import RuntimeSessionError
 from planner.files import cache_folder
 from planner.runtime import openvino
 from planner.runtime.plugins import DEVICE_OPTION, Plugin, installed
+from planner.version import installation
 
 FULL_PRECISION: Final = "float32"
 
@@ -135,7 +136,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise RuntimeSessionError(
             f"onnxruntime cannot be imported ({error})",
-            expected='`pip install "mdi-planner[cpu]"`, or the wheel of the device\'s vendor',
+            expected=f"{installation('cpu')}, or the wheel of the device's vendor",
         ) from error
     onnxruntime.set_default_logger_severity(3)
     return onnxruntime  # type: ignore[no-any-return]  # the library ships no types

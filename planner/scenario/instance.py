@@ -294,8 +294,8 @@ class Instance(FrozenModel):
         """Return the mean bytes across each cut in a run of a phase; length L + 1."""
         costs = self.any_profile(model).sequences
         if phase.runs and costs is not None:
-            *sizes, last = costs.cut_bytes(phase.runs).mean(axis=0).tolist()
-            return (*sizes, float(TOKEN_BYTES) if phase.greedy else last)
+            *sizes, _ = costs.cut_bytes(phase.runs).mean(axis=0).tolist()
+            return (*sizes, float(TOKEN_BYTES))
         return tuple(map(float, self.cut_bytes(model)))
 
     def largest_state_bytes(self, model: str) -> int:

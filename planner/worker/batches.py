@@ -96,7 +96,7 @@ class Batches:
             mate.model == task.model
             and mate.priority == task.priority
             and (other.next_block, other.last_block) == (waiting.next_block, waiting.last_block)
-            and mate.joined == task.joined
+            and other.joined == waiting.joined
             and self._most(other) > 1
         )
 

@@ -105,10 +105,15 @@ class Lateness:
         for stage in task.stages:
             last = min(stage.last_block, end)
             if last >= block:
-                left_s += costs.transfer_s(here, stage.worker, costs.cut_bytes[task.model][block])
+                left_s += self._sent_s(here, stage.worker, costs.cut_bytes[task.model][block])
                 left_s += costs.compute_s(task.model, stage.worker, block, last, stage=stage)
                 here, block = stage.worker, last + 1
-        return left_s + costs.transfer_s(here, home, result_bytes)
+        return left_s + self._sent_s(here, home, result_bytes)
+
+    def _sent_s(self, sender: str, receiver: str, size_bytes: float) -> float:
+        """Return the time of a transfer; 0 without a path, for to send there is an error and no question of time."""
+        sent_s = self._state.costs.transfer_s(sender, receiver, size_bytes)
+        return sent_s if sent_s < inf else 0.0
 
     def _first_end(self, model: str, point: int, next_block: int) -> tuple[int, int]:
         """Return the block after which a sample may end first, and the bytes of its result then."""
@@ -122,7 +127,7 @@ class Lateness:
     def _fastest_s(self, model: str, first: int, last: int) -> float:
         costs, workers = self._state.costs, self._state.instance.workers
         blocks = range(first, last + 1)
-        return sum(min(costs.least_s(model, worker, block) for worker in workers) for block in blocks)
+        return sum([min([costs.least_s(model, worker, block) for worker in workers]) for block in blocks], 0.0)
 
     def _least_of_models_s(self, source: str) -> float:
         instance = self._state.instance
