@@ -173,7 +173,7 @@ def _check_chain(model: ChainModel, profile: Profile) -> None:
     raise PlanError(
         f"the profile of model {name} is not of this chain: {_difference(model.chain, profile)}",
         where=str(model.path),
-        expected="a profile of this file by `planner profile measure`, with the scenario's max_blocks, shape and axes",
+        expected="a profile of this file by `planner profile measure`, with max_blocks, shape, axes and state as here",
     )
 
 

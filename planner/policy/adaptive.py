@@ -242,7 +242,7 @@ class Adaptive(PriorityPolicy):
                 above = utilisation
             else:
                 delayed.append((rate.priority, later * rate.priority * rate.tasks_per_s / (1 - utilisation)))
-        overtaken = sum(other * number for other, number in self._waiting.get(resource, ()) if other < priority)
+        overtaken = sum([other * number for other, number in self._waiting.get(resource, ()) if other < priority], 0.0)
         return _MarginalPrice(tuple(delayed), overtaken, 1 / (1 - above))
 
     # ---- gossip ---------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def _option(view: View, source: str, route: Route) -> _Option:
     """
     instance, costs, model = view.instance, view.costs, route.model
     home, phases = instance.home(source), instance.phases[source]
-    runs = sum(phase.count for phase in phases)
+    runs = sum([phase.count for phase in phases])
     sizes = np.sum([np.multiply(phase.count, instance.run_bytes(model, phase)) for phase in phases], axis=0).tolist()
     point = instance.operating_points(model)[route.operating_point]
     reach = (*point.reach, point.reach[-1])
@@ -325,7 +325,7 @@ def _option(view: View, source: str, route: Route) -> _Option:
         at = worker
     legs += _hops(view, at, home, sizes[-1], reach[-1], runs=runs)
     loss_s = 100 * instance.scenario.objective.accuracy_worth_s * (1 - point.accuracy)
-    least_s = loss_s + sum(leg.share * (leg.work_s + leg.latency_s) for leg in legs)
+    least_s = loss_s + sum([leg.share * (leg.work_s + leg.latency_s) for leg in legs], 0.0)
     return _Option(route, tuple(leg for leg in legs if leg.share > 0), point.accuracy, loss_s, least_s)
 
 
@@ -336,7 +336,7 @@ def _work_of_runs(instance: Instance, model: str, worker: str, blocks: slice, ph
     all_s = [
         phase.count * (float(instance.block_s(model, worker, phase)[blocks].sum()) + overhead_s) for phase in phases
     ]
-    return sum(all_s) / typical_s
+    return sum(all_s, 0.0) / typical_s
 
 
 def _hops(

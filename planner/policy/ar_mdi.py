@@ -44,7 +44,7 @@ def cuts_by_parameters(costs: CostTable, model: str, weights: Sequence[float]) -
     sums = [costs.parameters(model, 0, cut - 1) if cut else 0 for cut in range(length + 1)]
     cuts = [0]
     for share in list(accumulate(weights))[:-1]:
-        target = share / sum(weights) * sums[-1]
+        target = share / sum(weights, 0.0) * sums[-1]
         after = bisect_left(sums, target)
         closest = min(
             (cut for cut in (after - 1, after) if 0 <= cut <= length), key=lambda cut: abs(sums[cut] - target)

@@ -131,10 +131,10 @@ class Batch(BasePolicy):
     def _excess_s(self, view: View, worker: str) -> float:
         """Return how much more work waits at a worker than there should be, as far as is known, in seconds."""
         if worker == view.worker:
-            backlog_s = sum(view.backlog_s.values())
+            backlog_s = sum(view.backlog_s.values(), 0.0)
         else:
             status = view.statuses.get(worker)
-            backlog_s = sum(work_s for _, work_s in status.backlog_s) if status is not None else 0.0
+            backlog_s = sum([work_s for _, work_s in status.backlog_s], 0.0) if status is not None else 0.0
         return max(backlog_s - self._parameters.behind * self._head_start_s, 0.0)
 
     # ---- gossip ---------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Batch(BasePolicy):
     def status(self, view: View) -> Status:
         """Return the backlog."""
         step_s = max(self._head_start_s, self._parameters.backlog_step_s)
-        steps = round(sum(view.backlog_s.values()) / step_s)
+        steps = round(sum(view.backlog_s.values(), 0.0) / step_s)
         return Status(at_s=view.now_s, backlog_s=((self._priority, steps * step_s),) if steps else ())
 
     def listeners(self, view: View) -> Iterable[str]:

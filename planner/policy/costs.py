@@ -28,15 +28,13 @@ class CostTable:
         "_reached_s",
         "_saved_s",
         "_slowness",
-        "_stage_s",
     )
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._compute_s: dict[tuple[str, str], list[float]] = {
-            (model, worker): [0.0, *accumulate(instance.block_s(model, worker).tolist())]
+        self._compute_s: dict[str, dict[str, list[float]]] = {
+            model: {worker: [0.0, *accumulate(instance.block_s(model, worker).tolist())] for worker in instance.workers}
             for model in instance.profiles
-            for worker in instance.workers
         }
         self._reach = {
             model: [point.reach if point.reach[-1] < 1 else None for point in instance.operating_points(model)]
@@ -50,9 +48,8 @@ class CostTable:
             for worker in instance.workers
         }
         self._overhead_s = {
-            (model, worker): instance.stage_overhead_s(model, worker)
+            model: {worker: instance.stage_overhead_s(model, worker) for worker in instance.workers}
             for model in instance.profiles
-            for worker in instance.workers
         }
         self._parameters = {
             model: [0, *accumulate(_parameters(instance.any_profile(model)))] for model in instance.profiles
@@ -60,13 +57,12 @@ class CostTable:
         self._cut_bytes = MappingProxyType({model: instance.cut_bytes(model) for model in instance.profiles})
         self._pace: dict[tuple[str, str], tuple[float, float]] = {
             (sender, receiver): (
-                sum(1 / hop.bytes_per_s for hop in path.hops),
-                sum(hop.latency_s for hop in path.hops),
+                sum([1 / hop.bytes_per_s for hop in path.hops], 0.0),
+                sum([hop.latency_s for hop in path.hops], 0.0),
             )
             for sender, by_receiver in instance.paths.items()
             for receiver, path in by_receiver.items()
         }
-        self._stage_s: dict[tuple[str, str, int, int, int | None, Stage | None, float], float] = {}
         self._batch_s: dict[tuple[str, str, int, int, int], float] = {}
         self._saved_s: dict[tuple[str, Stage, int | None], list[float]] = {}
         self._slowness: Mapping[str | tuple[str, str], float] = {}
@@ -104,7 +100,7 @@ class CostTable:
         """
         reach = None if point is None else self._reach[model][point]
         if point is None or reach is None or reach[first] == 0:  # what comes against all odds is taken to stay
-            sums, share, point = self._compute_s[model, worker], 1.0, None
+            sums, share, point = self._compute_s[model][worker], 1.0, None
         else:
             sums, share = self._reached_s[model, worker, point], reach[first]
         work_s = sums[last + 1] - sums[first]
@@ -129,15 +125,8 @@ class CostTable:
         self, model: str, worker: str, first: int, last: int, point: int | None = None, *, stage: Stage | None = None
     ) -> float:
         """Return the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
-        slowness = self._slowness.get(worker, 1.0)
-        if stage is not None and not stage.sessions:
-            stage = None
-        key = (model, worker, first, last, point, stage, slowness)
-        known_s = self._stage_s.get(key)
-        if known_s is None:
-            compute_s = self.compute_s(model, worker, first, last, point, stage=stage)
-            known_s = self._stage_s[key] = self._overhead_s[model, worker] * slowness + compute_s
-        return known_s
+        compute_s = self.compute_s(model, worker, first, last, point, stage=stage)
+        return self._overhead_s[model][worker] * self._slowness.get(worker, 1.0) + compute_s
 
     def batch_s(self, model: str, worker: str, first: int, last: int, size: int) -> float:
         """Return how much longer blocks ``first`` to ``last`` take for a batch than for one sample, in seconds."""
@@ -151,7 +140,7 @@ class CostTable:
 
     def batch_size(self, model: str, worker: str, first: int, last: int, most: int) -> int:
         """Return the size of a batch, at most ``most``, that takes the least time per sample for these blocks."""
-        sums = self._compute_s[model, worker]
+        sums = self._compute_s[model][worker]
         alone_s = sums[last + 1] - sums[first]
 
         def per_sample_s(size: int) -> float:
@@ -178,7 +167,7 @@ class CostTable:
             return math.inf
         if self._slowness and size_bytes > 0:
             hops = self._instance.paths[sender][receiver].hops
-            return sum(self.hop_s(hop, size_bytes) for hop in hops) + pace[1]
+            return sum([self.hop_s(hop, size_bytes) for hop in hops], 0.0) + pace[1]
         return size_bytes * pace[0] + pace[1]
 
     def hop_s(self, hop: Hop, size_bytes: float) -> float:

@@ -54,7 +54,7 @@ class Ddi(BasePolicy):
             self._known[worker] = number
             self._sent_s[worker] = 0.0
         status = view.statuses.get(worker)
-        told_s = sum(backlog_s for _, backlog_s in status.backlog_s) if status is not None else 0.0
+        told_s = sum([backlog_s for _, backlog_s in status.backlog_s], 0.0) if status is not None else 0.0
         return told_s + self._sent_s[worker]
 
     def status(self, view: View) -> Status:

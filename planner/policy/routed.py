@@ -85,7 +85,7 @@ class Planned(PriorityPolicy):
         self._drawn[source] += 1
         if len(routes) == 1:
             return routes[0]
-        point = self._drawn[source] * _GOLDEN % 1.0 * sum([route.share for route in routes])
+        point = self._drawn[source] * _GOLDEN % 1.0 * sum([route.share for route in routes], 0.0)
         for route in routes[:-1]:
             point -= route.share
             if point < 0:

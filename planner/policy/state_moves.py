@@ -98,7 +98,7 @@ class _Times:
         return all(profile.sequences is not None for profile in self._instance.profiles[model].values())
 
     def run_s(self, route: Route, run: Run) -> float:
-        """Return the time of a run on a route and back home, in seconds."""
+        """Return the time of a run on a route and back to where the next one begins, in seconds."""
         instance, model = self._instance, route.model
         own_s = 0.0
         for stage in route.stages:
@@ -108,19 +108,21 @@ class _Times:
         sequences = instance.any_profile(model).sequences
         sizes = [0.0] * (instance.length(model) + 1) if sequences is None else sequences.cut_bytes([run])[0].tolist()
         cuts = [*(stage.first_block for stage in route.stages), instance.length(model)]
-        ways = pairwise([self._home, *(stage.worker for stage in route.stages), self._home])
+        begins = route.stages[-1].worker if route.loop == "last" and run.new == 1 else self._home
+        ends = route.stages[-1].worker if route.loop == "last" else self._home
+        ways = pairwise([begins, *(stage.worker for stage in route.stages), ends])
         carried = zip(ways, cuts, strict=True)
-        return own_s + sum(self._costs.transfer_s(*way, sizes[cut] if cut < cuts[-1] else 0.0) for way, cut in carried)
+        sent_s = [self._costs.transfer_s(*way, sizes[cut] if cut < cuts[-1] else 0.0) for way, cut in carried]
+        return own_s + sum(sent_s, 0.0)
 
     def move_s(self, model: str, moved: Mapping[tuple[str, str], list[int]], context: int) -> float:
         """Return the time to move the state of some blocks, in seconds: they are asked for one after the other."""
         sequences = self._instance.any_profile(model).sequences
         if sequences is None:
             return 0.0
-        return sum(
-            self._costs.latency_s(receiver, sender)
-            + self._costs.transfer_s(
-                sender, receiver, sum(sequences.blocks[block].state_bytes(context) for block in blocks)
-            )
-            for (sender, receiver), blocks in moved.items()
-        )
+        moves_s = []
+        for (sender, receiver), blocks in moved.items():
+            size_bytes = sum([sequences.blocks[block].state_bytes(context) for block in blocks])
+            asked_s = self._costs.latency_s(receiver, sender)
+            moves_s.append(asked_s + self._costs.transfer_s(sender, receiver, size_bytes))
+        return sum(moves_s, 0.0)

@@ -162,7 +162,7 @@ class Urgency:
         task = waiting.task
         due_s = task.created_s + self.deadline_s[task.key.source] - self.left_s(view, task)
         first, last = waiting.next_block, waiting.last_block
-        work_s = view.costs.compute_s(task.model, view.worker, first, last, task.operating_point, stage=task.joined)
+        work_s = view.costs.compute_s(task.model, view.worker, first, last, task.operating_point, stage=waiting.joined)
         return Job(due_s, work_s, task.priority, queue, waiting.service_s)
 
 
@@ -170,12 +170,13 @@ def _left_s(costs: CostTable, instance: Instance, task: Task) -> float:
     sizes = costs.cut_bytes[task.model]
     stops = [*(stage.worker for stage in task.stages), instance.home(task.key.source)]
     cuts = [sizes[stage.last_block + 1] for stage in task.stages]
-    sent_s = sum(costs.transfer_s(here, there, size) for (here, there), size in zip(pairwise(stops), cuts, strict=True))
-    later = task.stages[1:]
-    return sent_s + sum(
-        costs.stage_s(task.model, stage.worker, stage.first_block, stage.last_block, task.operating_point, stage=stage)
-        for stage in later
-    )
+    sent_s = [costs.transfer_s(here, there, size) for (here, there), size in zip(pairwise(stops), cuts, strict=True)]
+    point = task.operating_point
+    work_s = [
+        costs.stage_s(task.model, stage.worker, stage.first_block, stage.last_block, point, stage=stage)
+        for stage in task.stages[1:]
+    ]
+    return sum(sent_s, 0.0) + sum(work_s, 0.0)
 
 
 def aged_priority(task: Task, now_s: float, ageing_s: float) -> float:
@@ -209,7 +210,7 @@ def in_time(now_s: float, jobs: Sequence[Job]) -> list[Job]:
         while done_s > job.due_s:
             aside.add(heappop(kept)[1])
             # In order, since sums of floats do not come back by subtraction.
-            done_s = sum((ordered[other].work_s for _, other in sorted(kept, key=itemgetter(1))), now_s)
+            done_s = sum([ordered[other].work_s for _, other in sorted(kept, key=itemgetter(1))], now_s)
     return [job for number, job in enumerate(ordered) if number not in aside]
 
 

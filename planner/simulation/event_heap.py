@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 from math import inf
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Slot: TypeAlias = tuple[float, int]
 """Position in the queue: a time, and a number that orders equal times."""
@@ -16,15 +16,16 @@ class EventHeap:
     """Actions that run at given times; those at the same time run in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = count()
         self._running = -1
         self.now_s = 0.0
         """Time of the running action."""
 
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Run ``action`` at ``time_s``, or now if that has passed."""
-        heapq.heappush(self._heap, (time_s if time_s > self.now_s else self.now_s, next(self._sequence), action))
+    def at(self, time_s: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Run ``action`` with these arguments at ``time_s``, or now if that has passed."""
+        now_s = self.now_s
+        heapq.heappush(self._heap, (time_s if time_s > now_s else now_s, next(self._sequence), action, arguments))
 
     def reserve(self, time_s: float) -> Slot:
         """Return the slot of an action added now, for an action that may prove unnecessary."""
@@ -32,7 +33,7 @@ class EventHeap:
 
     def fill(self, slot: Slot, action: Callable[[], None]) -> None:
         """Run ``action`` in a reserved slot that has not passed."""
-        heapq.heappush(self._heap, (*slot, action))
+        heapq.heappush(self._heap, (*slot, action, ()))
 
     def passed(self, slot: Slot) -> bool:
         """Return whether an action in a slot would have run by now."""
@@ -45,12 +46,12 @@ class EventHeap:
 
     def run_next(self) -> None:
         """Run the next action."""
-        self.now_s, self._running, action = heapq.heappop(self._heap)
-        action()
+        self.now_s, self._running, action, arguments = heapq.heappop(self._heap)
+        action(*arguments)
 
     def run_all(self) -> None:
         """Run all actions, including those that they add; actions at infinite times never run."""
         heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] < inf:
-            self.now_s, self._running, action = pop(heap)
-            action()
+            self.now_s, self._running, action, arguments = pop(heap)
+            action(*arguments)

@@ -29,6 +29,8 @@ class Exits:
         self._streams = {source: _STREAM + index for index, source in enumerate(instance.sources)}
         self._exits: dict[str, dict[int, list[int]]] = {model: {} for model in instance.profiles}
         self._recorded = bool(instance.predictions)
+        self.models = frozenset(model for model in instance.profiles if instance.any_profile(model).exits)
+        """Models that have exits."""
         for model, by_block in self._exits.items():
             for index, exit_point in enumerate(instance.any_profile(model).exits):
                 by_block.setdefault(exit_point.cut - 1, []).append(index)

@@ -27,7 +27,7 @@ class Hosts:
         if worker not in self._colocated:
             return 1.0
         self._computing[worker] = True
-        busy = sum(self._computing[other] for other in self._colocated[worker])
+        busy = sum([self._computing[other] for other in self._colocated[worker]])
         return 1 + busy * self._share(worker, run)
 
     def end(self, worker: str) -> None:

@@ -14,29 +14,44 @@ import heapq
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from planner.plan.journey import FRAGMENT_BYTES
-from planner.scenario.instance import Hop, NetworkPath
+from planner.scenario.instance import NetworkPath
 from planner.simulation.event_heap import EventHeap, Slot
 
-Delivery = Callable[[float], None]
-"""Called with the time at which the last byte arrives."""
 
-Occupation = Callable[[Hop, float, float], None]
-"""Called with a hop, and start and end of the transfer over it, including interruptions."""
+@dataclass(slots=True)
+class Leg:
+    """A hop, as quick to read as the number of transfers over it asks for; see :func:`legs`."""
+
+    sender: str
+    receiver: str
+    resource: str
+    bytes_per_s: float
+    latency_s: float
+
+
+def legs(path: NetworkPath) -> tuple[Leg, ...]:
+    """Return the hops of a path."""
+    return tuple(Leg(hop.sender, hop.receiver, hop.resource, hop.bytes_per_s, hop.latency_s) for hop in path.hops)
+
+
+Deliver: TypeAlias = Callable[[Any, float], None]
+"""Called with a cargo, and the time at which its last byte arrives."""
+
+Occupied: TypeAlias = Callable[[Any, Leg, float, float], None]
+"""Called with a cargo, a hop, and start and end of the transfer over it, including interruptions."""
 
 
 @dataclass(slots=True)
 class _Transfer:
-    hops: tuple[Hop, ...]
+    legs: tuple[Leg, ...]
     """Remaining hops, the current one first."""
     size_bytes: float
     priority: float
-    deliver: Delivery
-    occupied: Occupation
+    cargo: Any
     left_bytes: float
     """Bytes that remain on the current hop."""
     start_s: float = -1.0
@@ -50,9 +65,13 @@ _Entry: TypeAlias = tuple[float, int, _Transfer]
 class _Resource:
     """A shared medium, or one direction of a link."""
 
-    def __init__(self, heap: EventHeap, forward: Callable[[_Transfer], None]) -> None:
+    def __init__(
+        self, heap: EventHeap, forward: Callable[[_Transfer], None], deliver: Deliver, occupied: Occupied
+    ) -> None:
         self._heap = heap
         self._forward = forward
+        self._deliver = deliver
+        self._occupied = occupied
         self._waiting: list[_Entry] = []
         self._sequence = count()
         self._current: _Entry | None = None
@@ -116,38 +135,41 @@ class _Resource:
             transfer.start_s = now_s
         if transfer.left_bytes > FRAGMENT_BYTES:
             before_last_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / self._rate(transfer)
-            self._schedule(now_s + before_last_s, partial(self._announce, transfer))
+            self._schedule(now_s + before_last_s, self._announce, transfer)
         else:
             self._announce(transfer)
 
     def _rate(self, transfer: _Transfer) -> float:
-        return transfer.hops[0].bytes_per_s * self._factor
+        return transfer.legs[0].bytes_per_s * self._factor
 
-    def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
+    def _schedule(self, time_s: float, action: Callable[..., None], *arguments: Any) -> None:
         self._version += 1
-        version = self._version
-        self._heap.at(time_s, lambda: action() if version == self._version else None)
+        self._heap.at(time_s, self._unless_changed, self._version, action, arguments)
+
+    def _unless_changed(self, version: int, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if version == self._version:
+            action(*arguments)
 
     def _announce(self, transfer: _Transfer) -> None:
         """Begin the last fragment of the current transfer, which nothing can delay any more."""
-        hop = transfer.hops[0]
+        hop = transfer.legs[0]
         end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
         self.busy_s += end_s - self._began_s
         self._end = self._heap.reserve(end_s)
         if self._waiting:
             self._heap.fill(self._end, self._next)
-        transfer.occupied(hop, transfer.start_s, end_s)
-        if len(transfer.hops) > 1:
-            self._heap.at(end_s + hop.latency_s, partial(self._forward, transfer))
+        self._occupied(transfer.cargo, hop, transfer.start_s, end_s)
+        if len(transfer.legs) > 1:
+            self._heap.at(end_s + hop.latency_s, self._forward, transfer)
         else:
-            transfer.deliver(end_s + hop.latency_s)
+            self._deliver(transfer.cargo, end_s + hop.latency_s)
 
     def _yield_at_fragment_end(self, current: _Entry) -> None:
         transfer = current[2]
         fragment_s = FRAGMENT_BYTES / self._rate(transfer)
         sent = int((self._heap.now_s - self._began_s) / fragment_s) + 1
         if sent < _fragments(transfer):
-            self._schedule(self._began_s + sent * fragment_s, partial(self._put_back, current, sent))
+            self._schedule(self._began_s + sent * fragment_s, self._put_back, current, sent)
 
     def _put_back(self, current: _Entry, sent: int) -> None:
         current[2].left_bytes -= sent * FRAGMENT_BYTES
@@ -159,30 +181,28 @@ def _fragments(transfer: _Transfer) -> int:
 
 
 class NetworkModel:
-    """All resources of a scenario."""
+    """All resources of a scenario.
 
-    def __init__(self, heap: EventHeap, resources: Iterable[str]) -> None:
-        self._resources = {name: _Resource(heap, self._forward) for name in resources}
+    Parameters
+    ----------
+    deliver
+        Called with what is sent and the time at which its last byte arrives, as soon as that is certain.
+    occupied
+        Called with what is sent, each hop, and start and end of the transfer over it, as soon as they are certain.
+    """
 
-    def submit(
-        self, path: NetworkPath, size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation
-    ) -> None:
-        """Send ``size_bytes`` along ``path``, starting now.
+    def __init__(self, heap: EventHeap, resources: Iterable[str], deliver: Deliver, occupied: Occupied) -> None:
+        self._resources = {name: _Resource(heap, self._forward, deliver, occupied) for name in resources}
 
-        Parameters
-        ----------
-        deliver
-            Called with the time at which the last byte arrives, as soon as that is certain.
-        occupied
-            Called with each hop, and start and end of the transfer over it, as soon as they are certain.
-        """
-        self._enter(_Transfer(path.hops, size_bytes, priority, deliver, occupied, left_bytes=size_bytes))
+    def submit(self, path: tuple[Leg, ...], size_bytes: float, priority: float, cargo: Any) -> None:
+        """Send ``size_bytes`` along a path, starting now; ``cargo`` is what ``deliver`` and ``occupied`` are told."""
+        self._enter(_Transfer(path, size_bytes, priority, cargo, size_bytes))
 
     def _enter(self, transfer: _Transfer) -> None:
-        self._resources[transfer.hops[0].resource].submit(transfer)
+        self._resources[transfer.legs[0].resource].submit(transfer)
 
     def _forward(self, transfer: _Transfer) -> None:
-        transfer.hops, transfer.left_bytes, transfer.start_s = transfer.hops[1:], transfer.size_bytes, -1.0
+        transfer.legs, transfer.left_bytes, transfer.start_s = transfer.legs[1:], transfer.size_bytes, -1.0
         self._enter(transfer)
 
     def change_rate(self, resources: Iterable[str], factor: float) -> None:

@@ -13,16 +13,16 @@ from planner.plan.replan import Replan
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
-from planner.policy.types import Policy
+from planner.policy.types import RUN_STRIDE, Policy
 from planner.scenario.arrivals import instance_arrivals
-from planner.scenario.instance import Hop, Instance
+from planner.scenario.instance import Instance
 from planner.scenario.run_times import RunTimes
 from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.exits import Exits
 from planner.simulation.hosts import Hosts
-from planner.simulation.network import NetworkModel
+from planner.simulation.network import Leg, NetworkModel, legs
 from planner.simulation.sequences import Sequences
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 from planner.worker.events import (
@@ -34,8 +34,10 @@ from planner.worker.events import (
     Event,
     Fail,
     FailureMessage,
+    FeedBack,
     Joined,
     Left,
+    Parcel,
     Received,
     Replanned,
     Reprioritised,
@@ -57,6 +59,21 @@ DETECTION_S: Final = 0.1
 
 REPLANNING_S: Final = 0.5
 """Time from noticing that a worker left, joined or slowed down to the new plan."""
+
+
+@dataclass(slots=True)
+class _Shipment:
+    """A message with its tensors, on its way; ``sample`` is that of its records."""
+
+    sender: str
+    receiver: str
+    message: Parcel
+    source: str
+    sample: int
+    cut: int
+    size_bytes: int
+    device: Device
+    """The sender's, which may not compute meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,12 @@ class Simulator:
         self._patience = patience or Patience(first_s=inf)
         self._costs = CostTable(instance)
         self._heap = EventHeap()
-        self._network = NetworkModel(self._heap, instance.resources)
+        self._network = NetworkModel(self._heap, instance.resources, self._deliver_sent, self._occupied)
+        self._paths = {
+            (sender, receiver): legs(path)
+            for sender, paths in instance.paths.items()
+            for receiver, path in paths.items()
+        }
         self._factors = factors or {}
         self._devices = {name: self._new_device(name) for name in instance.workers}
         self._hosts = Hosts(instance) if instance.colocated else None
@@ -127,6 +149,7 @@ class Simulator:
             SetTimer: self._on_timer,  # type: ignore[dict-item]
             Complete: self._on_end,  # type: ignore[dict-item]
             Fail: self._on_end,  # type: ignore[dict-item]
+            FeedBack: self._on_feed_back,  # type: ignore[dict-item]
         }
         self._priorities: dict[str, float] = {}
         self._events = 0
@@ -138,7 +161,7 @@ class Simulator:
             times = instance_arrivals(self._instance, source, self._seed)
             self._arrive_next(source, self._instance.home(source), enumerate(times))
         for event in self._instance.scenario.events:
-            self._heap.at(event.at_s, partial(self._disturb, event))
+            self._heap.at(event.at_s, self._disturb, event)
         self._heap.run_all()
         for worker in list(self._workers.values()):
             self._fail_pending(worker, "never ended: a network did not come back, or the policy left it waiting")
@@ -152,21 +175,21 @@ class Simulator:
 
     def _arrive_next(self, source: str, home: str, times: Iterator[tuple[int, float]]) -> None:
         sample, time_s = next(times, (-1, 0.0))
-        if sample < 0:
-            return
+        if sample >= 0:
+            self._heap.at(time_s, self._arrive, source, home, times, sample, time_s)
 
-        def arrive() -> None:
-            self._arrive_next(source, home, times)
-            if home in self._workers and source in self._generating:
-                self._begin(home, source, self._sequences.arrive(source, sample, time_s))
-            elif home in self._workers:
-                self._step(home, Arrived(source, sample))
-            else:
-                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was absent"))
-
-        self._heap.at(time_s, arrive)
+    def _arrive(self, source: str, home: str, times: Iterator[tuple[int, float]], sample: int, time_s: float) -> None:
+        self._arrive_next(source, home, times)
+        worker = self._workers.get(home)
+        if worker is None:
+            self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was absent"))
+        elif source in self._generating:
+            self._begin(home, source, self._sequences.arrive(source, sample, time_s))
+        else:
+            self._step_worker(worker, Arrived(source, sample))
 
     def _step(self, name: str, event: Event) -> None:
+        """Hand an event to whoever has a worker's name now."""
         worker = self._workers.get(name)
         if worker is not None:
             self._step_worker(worker, event)
@@ -177,11 +200,9 @@ class Simulator:
             self._step_worker(worker, event)
 
     def _step_worker(self, worker: Worker, event: Event) -> None:
-        now_s = self._heap.now_s
-        effects = worker.step(now_s, event)
         self._events += 1
         handlers = self._handlers
-        for effect in effects:
+        for effect in worker.step(self._heap.now_s, event):
             handler = handlers.get(type(effect))
             if handler is not None:
                 handler(worker, effect)
@@ -197,61 +218,79 @@ class Simulator:
 
     def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
         start_s = self._heap.now_s
-        blocks = range(run.block, run.session_end + 1)
-        if not self._sequences.has_state(run.key.source, run.key.sample, worker.name, blocks):
-            failed = BlockFailed(run.key, run.block, "the state of the sequence is not here")
-            self._heap.at(start_s, partial(self._step_same, worker, failed))
+        if run.key.source in self._generating:
+            self._start_run(worker, device, run)
             return
-        tokens = self._sequences.run(run.key.source, run.key.sample)
-        mean_s = None if tokens is None else float(self._run_times.block_s(run.model, worker.name, tokens)[run.block])
-        service_s = device.service_s(run, mean_s)
+        service_s = device.service_s(run)
         if self._hosts is not None:
             service_s *= self._hosts.begin(worker.name, run)
+        self._heap.at(start_s + service_s, self._end_block, worker, run, start_s, service_s)
+
+    def _start_run(self, worker: Worker, device: Device, run: RunBlock) -> None:
+        """Start a block in a run of a sequence, whose state has to be here."""
+        start_s, name = self._heap.now_s, worker.name
+        blocks = range(run.block, run.session_end + 1)
+        if not self._sequences.has_state(run.key.source, run.key.sample, name, blocks):
+            failed = BlockFailed(run.key, run.block, "the state of the sequence is not here")
+            self._heap.at(start_s, self._step_same, worker, failed)
+            return
+        tokens = self._sequences.run(run.key.source, run.key.sample)
+        mean_s = None if tokens is None else float(self._run_times.block_s(run.model, name, tokens)[run.block])
+        service_s = device.service_s(run, mean_s)
+        if self._hosts is not None:
+            service_s *= self._hosts.begin(name, run)
         counted_s = service_s
         if tokens is not None:
-            counted_s = self._run_times.as_typical(run.model, worker.name, tokens, run.block, service_s)
-        self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, counted_s))
+            counted_s = self._run_times.as_typical(run.model, name, tokens, run.block, service_s)
+        self._heap.at(start_s + service_s, self._end_block, worker, run, start_s, counted_s)
 
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
+        name, key = worker.name, run.key
         if self._hosts is not None:
-            self._hosts.end(worker.name)
-        if self._workers.get(worker.name) is worker:
-            source, sample = run.key.source, self._sequences.sample(run.key.source, run.key.sample)
-            now_s = self._heap.now_s
-            last = run.session_end
-            joined = last if last > run.block else None
-            record = BlockRecord(worker.name, source, sample, run.block, start_s, now_s, joined, 1 + len(run.others))
-            self._sink(record)
-            for key in run.others:
-                self._sink(replace(record, source=key.source, sample=key.sample))
-            self._step_worker(worker, BlockEnded(run.key, last, service_s, self._exits.confidence(run)))
-            if self._replan is not None:
-                self._check_slowness(worker)
+            self._hosts.end(name)
+        if self._workers.get(name) is not worker:
+            return
+        source, sample = key.source, key.sample % RUN_STRIDE
+        first, last, others = run.block, run.session_end, run.others
+        joined = last if last > first else None
+        record = BlockRecord(name, source, sample, first, start_s, self._heap.now_s, joined, 1 + len(others))
+        self._sink(record)
+        for other in others:
+            self._sink(replace(record, source=other.source, sample=other.sample))
+        confidence = self._exits.confidence(run) if run.model in self._exits.models else ()
+        self._step_worker(worker, BlockEnded(key, last, service_s, confidence))
+        if self._replan is not None:
+            self._check_slowness(worker)
 
     def _on_send(self, worker: Worker, send: Send) -> None:
         name = worker.name
-        path = self._instance.path(name, send.to)
+        path = self._paths.get((name, send.to))
         if path is None:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
-        received = Received(name, send.message)
-        size_bytes = self._size_bytes(name, send) if send.message.key.source in self._generating else send.size_bytes
-        device = self._devices[name]
-        device.sending()
+        message, device = send.message, self._devices[name]
+        key = message.key
+        source, sample, size_bytes = key.source, key.sample % RUN_STRIDE, send.size_bytes
+        if source in self._generating:
+            size_bytes = self._size_bytes(name, send)
+        if not device.overlap:
+            device.sending()
+        shipment = _Shipment(name, send.to, message, source, sample, send.cut, size_bytes, device)
+        self._network.submit(path, size_bytes, send.priority, shipment)
 
-        def deliver(at_s: float) -> None:
-            self._events += 1
-            if size_bytes and isinstance(send.message, StateMessage):
-                self._sequences.take_state(send.message, send.to)
-            self._deliver(send.to, received, at_s)
+    def _deliver_sent(self, shipment: _Shipment, at_s: float) -> None:
+        self._events += 1
+        message = shipment.message
+        if shipment.size_bytes and isinstance(message, StateMessage):
+            self._sequences.take_state(message, shipment.receiver)
+        self._heap.at(at_s, self._step, shipment.receiver, Received(shipment.sender, message))
 
-        def occupied(hop: Hop, start_s: float, end_s: float) -> None:
-            source, number, _ = send.message.key
-            sample, ends = self._sequences.sample(source, number), (hop.sender, hop.receiver)
-            self._sink(TransferRecord(hop.resource, *ends, source, sample, send.cut, size_bytes, start_s, end_s))
-            if not device.overlap and hop.sender == name:
-                self._heap.at(end_s, device.sent)
-
-        self._network.submit(path, size_bytes, send.priority, deliver, occupied)
+    def _occupied(self, shipment: _Shipment, hop: Leg, start_s: float, end_s: float) -> None:
+        sender, source, sample, cut = hop.sender, shipment.source, shipment.sample, shipment.cut
+        self._sink(
+            TransferRecord(hop.resource, sender, hop.receiver, source, sample, cut, shipment.size_bytes, start_s, end_s)
+        )
+        if not shipment.device.overlap and sender == shipment.sender:
+            self._heap.at(end_s, shipment.device.sent)
 
     def _size_bytes(self, sender: str, send: Send) -> int:
         """Return what a transfer of a run of a sequence carries; it has other sizes than the profile's."""
@@ -269,25 +308,13 @@ class Simulator:
     def _on_tell(self, worker: Worker, tell: Tell) -> None:
         latency_s = self._costs.latency_s(worker.name, tell.to)
         if latency_s < inf:
-            self._deliver(tell.to, Received(worker.name, tell.message), self._heap.now_s + latency_s)
-
-    def _deliver(self, to: str, received: Received, at_s: float) -> None:
-        """Hand a message to whoever has the receiver's name by then."""
-        self._heap.at(at_s, partial(self._step, to, received))
+            self._heap.at(self._heap.now_s + latency_s, self._step, tell.to, Received(worker.name, tell.message))
 
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
-        self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))
+        self._heap.at(timer.at_s, self._step_same, worker, TimedOut(timer.timer))
 
-    def _run(self, source: str, number: int) -> Arrived:
-        """Return the arrival of a run of a sequence."""
-        sequences = self._sequences
-        return Arrived(
-            source,
-            number,
-            sequence=sequences.state(source, number),
-            greedy=sequences.greedy(source),
-            progress=sequences.progress(source, number),
-        )
+    def _on_feed_back(self, _: Worker, effect: FeedBack) -> None:
+        self._sequences.feed_back(effect.key, effect.of)
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
@@ -297,15 +324,15 @@ class Simulator:
             return
         ended = self._sequences.ended(effect, now_s)
         if isinstance(ended, int):
-            self._heap.at(now_s, partial(self._step_same, worker, self._run(source, ended)))
-        else:
+            self._heap.at(now_s, self._step_same, worker, self._sequences.arrival(source, ended))
+        elif ended is not None:
             self._sink(ended)
-            self._heap.at(now_s, partial(self._begin_next, worker, source))
+            self._heap.at(now_s, self._begin_next, worker, source)
 
     def _begin(self, home: str, source: str, number: int | None) -> None:
         """Begin a run of a sequence, if one may begin."""
         if number is not None:
-            self._step(home, self._run(source, number))
+            self._step(home, self._sequences.arrival(source, number))
 
     def _begin_next(self, worker: Worker, source: str) -> None:
         if self._workers.get(worker.name) is worker:
@@ -347,7 +374,7 @@ class Simulator:
     def _send_all(self, name: str, event: Left | Joined) -> None:
         for other in self._workers.values():
             if other.name != name:
-                self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step_same, other, event))
+                self._heap.at(self._heap.now_s + DETECTION_S, self._step_same, other, event)
         self._schedule_replanning()
 
     def _check_slowness(self, worker: Worker) -> None:
@@ -356,9 +383,8 @@ class Simulator:
             self._schedule_replanning()
         if name in self._slowed.slowness and name not in self._watched:
             self._watched.add(name)
-            self._heap.at(
-                now_s + self._instance.scenario.policy.pace.memory_s, partial(self._check_slowness_again, worker)
-            )
+            again_s = now_s + self._instance.scenario.policy.pace.memory_s
+            self._heap.at(again_s, self._check_slowness_again, worker)
 
     def _check_slowness_again(self, worker: Worker) -> None:
         """Check a slow worker again, because a worker without work no longer reports its speed."""
@@ -369,7 +395,7 @@ class Simulator:
         """Distribute a new plan after a while, unless workers leave, come back or slow down before."""
         if self._replan is not None:
             due_s = self._heap.now_s + DETECTION_S + REPLANNING_S
-            self._heap.at(due_s, partial(self._follow_new_plan, self._replan, self._absent(), self._slowed.slowness))
+            self._heap.at(due_s, self._follow_new_plan, self._replan, self._absent(), self._slowed.slowness)
 
     def _absent(self) -> frozenset[str]:
         return frozenset(self._instance.workers).difference(self._workers)

@@ -249,10 +249,11 @@ class _SourceSums:
         if record.late_s is not None:
             self._max_late_s = max(record.late_s, self._max_late_s or 0.0)
         if record.status == "completed":
-            if self._deadline_s is not None and record.delay_s > self._deadline_s:
+            delay_s = record.delay_s
+            if self._deadline_s is not None and delay_s > self._deadline_s:
                 self._late += 1
-                self._max_late_s = max(record.delay_s - self._deadline_s, self._max_late_s or 0.0)
-            self.delays.add(record.delay_s)
+                self._max_late_s = max(delay_s - self._deadline_s, self._max_late_s or 0.0)
+            self.delays.add(delay_s)
             self.last_s = max(self.last_s, record.finished_s)
             if record.origin is not None and self._accuracies:
                 self._origins[record.origin.model, record.origin.operating_point] += 1
@@ -303,7 +304,7 @@ class _SourceSums:
         )
 
     def _accuracy(self) -> float | None:
-        expected = sum(count * self._accuracies[model][point] for (model, point), count in self._origins.items())
+        expected = sum([count * self._accuracies[model][point] for (model, point), count in self._origins.items()], 0.0)
         return expected / self._origins.total() if self._origins else None
 
 
@@ -346,8 +347,8 @@ class Accumulator:
         """Return the summary of all records added."""
         sources = {source: sums.result() for source, sums in self._sources.items()}
         weights = {source: self._priorities[source] * metrics.completed for source, metrics in sources.items()}
-        total = sum(weights.values())
-        weighted = sum(weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items())
+        total = sum(weights.values(), 0.0)
+        weighted = sum([weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items()], 0.0)
         return RunMetrics(
             makespan_s=self._end_s,
             priority_weighted_delay_s=weighted / total if total else None,

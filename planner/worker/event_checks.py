@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isfinite
-from typing import Any, Final, NoReturn, get_args, get_type_hints
+from typing import Any, Final, NoReturn, get_args
 
 from planner.policy.base import BasePolicy
 from planner.policy.types import Policy, Task, View, Waiting
@@ -16,22 +16,23 @@ from planner.worker.events import (
     ForgetMessage,
     Joined,
     Left,
+    Purpose,
     Received,
     Replanned,
     Reprioritised,
     RequestMessage,
+    ResultMessage,
     SequenceEnded,
     StateMessage,
     StateRequest,
     StatusMessage,
     TaskMessage,
     TimedOut,
-    Timer,
     Transferred,
 )
 from planner.worker.home import Home
 
-_PURPOSES: Final = frozenset(get_args(get_type_hints(Timer)["purpose"]))
+_PURPOSES: Final = frozenset(get_args(Purpose))
 
 
 class ProtocolError(Exception):
@@ -97,6 +98,8 @@ class EventChecks:
         source = message.source if isinstance(message, ForgetMessage) else message.key.source
         if source not in self._sources:
             self._refuse("source", source)
+        if isinstance(message, ResultMessage):
+            return
         if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
             self._task(message.task, message.last_block)
         elif isinstance(message, StateRequest):
@@ -137,18 +140,31 @@ class EventChecks:
             if self._follows_stages and not next_block <= stage.last_block < length:
                 raise ProtocolError(f"no stage from block {next_block} to {stage.last_block} of {task.model}")
             next_block = stage.last_block + 1
-        for stage in task.state_at:
+        self._decoding(task, length)
+        for stage in (*task.again, *task.state_at):
             if stage.worker not in self._workers:
                 self._refuse("worker", stage.worker)
 
+    def _decoding(self, task: Task, length: int) -> None:
+        """Check what says how a sequence goes on after a run."""
+        decoding, again = task.decoding, task.again
+        if again and (decoding is None or task.sequence is None or again[-1].last_block != length - 1):
+            raise ProtocolError(f"a next run of {task.key} that is no step of a sequence")
+        if decoding is not None and not (isfinite(decoding.temperature) and decoding.temperature >= 0):
+            raise ProtocolError(f"tokens drawn at temperature {decoding.temperature}")
+
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
-        ends: Sequence[int] = () if running is None or running.task.key != event.key else running.session_ends
-        if event.block not in ends:
+        block, before_s = event.block, event.before_s
+        if running is None or running.task.key != event.key:
             self._refuse_block(event)
-        if len(event.before_s) != ends.index(event.block):
-            raise ProtocolError(f"times of {len(event.before_s)} sessions before that which ends with {event.block}")
-        if not isfinite(event.service_s) or not all(map(isfinite, event.before_s)):
-            raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s, after {event.before_s}")
+        if before_s or block != running.session_end:  # most often the only session that was asked for has ended
+            ends = running.session_ends
+            if block not in ends:
+                self._refuse_block(event)
+            if len(before_s) != ends.index(block):
+                raise ProtocolError(f"times of {len(before_s)} sessions before that which ends with {block}")
+        if not isfinite(event.service_s) or (before_s and not all(map(isfinite, before_s))):
+            raise ProtocolError(f"block {block} of {event.key} took {event.service_s} s, after {before_s}")
 
     def _block_failed(self, event: BlockFailed, running: Waiting | None) -> None:
         if running is None or running.task.key != event.key or not running.next_block <= event.block <= running.unasked:

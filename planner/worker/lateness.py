@@ -49,6 +49,11 @@ class Lateness:
         due_s = self._due_s.get(source, inf) - self._least_at_start_s[source]
         return min(created_s + min(due_s, self._timeout_s.get(source, inf)), own_s)
 
+    def due_s(self, task: Task, next_block: int) -> float:
+        """Return the latest time at which a task can go on and meet its deadline; infinite without one."""
+        deadline_s = self._deadline_s[task.key.source]
+        return inf if deadline_s is None else task.created_s + deadline_s - self._least_s(task, next_block)
+
     def late_s(self, task: Task, next_block: int, ahead_s: float = 0.0) -> float | None:
         """Return by how much a task would miss its deadline at least, if it waited for ``ahead_s`` more, in seconds."""
         return self._missed_by_s(task.key.source, task.created_s, ahead_s + self._least_s(task, next_block))
@@ -122,7 +127,7 @@ class Lateness:
     def _fastest_s(self, model: str, first: int, last: int) -> float:
         costs, workers = self._state.costs, self._state.instance.workers
         blocks = range(first, last + 1)
-        return sum(min(costs.least_s(model, worker, block) for worker in workers) for block in blocks)
+        return sum([min([costs.least_s(model, worker, block) for worker in workers]) for block in blocks], 0.0)
 
     def _least_of_models_s(self, source: str) -> float:
         instance = self._state.instance

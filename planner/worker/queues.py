@@ -40,13 +40,11 @@ class Queues:
 
     def add(self, task: Task, last_block: int, latest_s: float = inf) -> Waiting:
         """Add a task to be computed up to ``last_block``, which has to start until ``latest_s``; return it."""
-        state, first = self._state, task.next_block
-        work_s = state.costs.stage_s(
-            task.model, state.worker, first, last_block, task.operating_point, stage=task.joined
-        )
+        state, first, joined = self._state, task.next_block, task.joined
+        work_s = state.costs.stage_s(task.model, state.worker, first, last_block, task.operating_point, stage=joined)
         self._raise(task.priority, work_s)
         place = self._policy.rank(task), next(self._sequence)
-        waiting = Waiting(task, first, last_block, state.now_s, place, latest_s=latest_s)
+        waiting = Waiting(task, first, last_block, state.now_s, place, latest_s=latest_s, joined=joined)
         self._put(waiting)
         return waiting
 
@@ -61,20 +59,21 @@ class Queues:
         """Put a task back that was taken and does not run yet."""
         self._put(waiting)
 
-    def behind(self, waiting: Waiting, most: int, fits: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Return the first ``most`` tasks of the queue of a task that was taken, in order, of those that ``fits``."""
-        heap = self._heaps[self._policy.queue(waiting.task)]
-        return [other for _, other in nsmallest(most, (entry for entry in heap if fits(entry[1])))]
+    def first(self, most: int, fits: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Return the first ``most`` tasks that wait here and that ``fits``, in the order of their places."""
+        entries = (entry for heap in self._heaps.values() for entry in heap if fits(entry[1]))
+        return [other for _, other in nsmallest(most, entries)]
 
     def withdraw(self, tasks: Collection[Waiting]) -> None:
-        """Take tasks of one queue, which run with one that was taken before."""
-        if not tasks:
-            return
-        places = {waiting.place for waiting in tasks}
-        queue = self._policy.queue(next(iter(tasks)).task)
-        self._heaps[queue] = heap = [entry for entry in self._heaps[queue] if entry[0] not in places]
-        heapify(heap)
-        self._show(queue)
+        """Take tasks that run with one that was taken before."""
+        places: dict[Hashable, set[tuple[float, int]]] = defaultdict(set)
+        for waiting in tasks:
+            self._limited.pop(waiting.task.key, None)
+            places[self._policy.queue(waiting.task)].add(waiting.place)
+        for queue, taken in places.items():
+            self._heaps[queue] = heap = [entry for entry in self._heaps[queue] if entry[0] not in taken]
+            heapify(heap)
+            self._show(queue)
 
     def _put(self, waiting: Waiting) -> None:
         self.changes += 1
@@ -106,7 +105,7 @@ class Queues:
         """Return the computation that is served before a task that waits here, as far as its queue tells."""
         state = self._state
         before = [other for place, other in self._heaps[self._policy.queue(waiting.task)] if place < waiting.place]
-        return sum(map(self._left_s, before)) + max(state.running_until_s - state.now_s, 0.0)
+        return sum(map(self._left_s, before), 0.0) + max(state.running_until_s - state.now_s, 0.0)
 
     def remove(self, waiting: Waiting) -> None:
         """Remove a task that waits here and will not be computed."""
@@ -130,39 +129,41 @@ class Queues:
             self._heads[queue] = heap[0][1]
             self._state.queued[queue] = len(heap)
         else:
-            del self._heads[queue], self._state.queued[queue]
+            del self._heads[queue], self._heaps[queue], self._state.queued[queue]
 
     def _left_s(self, waiting: Waiting) -> float:
         """Return the computation left of a task that waits here, in seconds."""
         costs, task = self._state.costs, waiting.task
         expect = costs.compute_s if waiting.begun else costs.stage_s
         first, last = waiting.next_block, waiting.last_block
-        return expect(task.model, self._state.worker, first, last, task.operating_point, stage=task.joined)
+        return expect(task.model, self._state.worker, first, last, task.operating_point, stage=waiting.joined)
 
     def begin(self, waiting: Waiting) -> None:
         """Count the next session of a task as running, and of those that run with it."""
         self.changes += 1
         state, task = self._state, waiting.task
-        expect, end = state.costs.compute_s if waiting.begun else state.costs.stage_s, waiting.session_end
-        alone_s = block_s = expect(task.model, state.worker, waiting.next_block, end, stage=task.joined)
+        alone_s = block_s = self._session_s(waiting)
         if waiting.others:
-            block_s += state.costs.batch_s(task.model, state.worker, waiting.next_block, end, len(waiting.batch))
-            alone_s += sum(map(self._session_s, waiting.others))
+            first, end, size = waiting.next_block, waiting.session_end, len(waiting.batch)
+            block_s += state.costs.batch_s(task.model, state.worker, first, end, size)
+            alone_s += sum(map(self._session_s, waiting.others), 0.0)
         self.running_s = block_s
         state.running_until_s = state.now_s + block_s
         self._reduce(task.priority, alone_s)
 
     def _session_s(self, waiting: Waiting) -> float:
         """Return the expected time of the next session of a task by itself, in seconds."""
-        state, task = self._state, waiting.task
-        expect = state.costs.compute_s if waiting.begun else state.costs.stage_s
-        return expect(task.model, state.worker, waiting.next_block, waiting.session_end, stage=task.joined)
+        costs, worker, model = self._state.costs, self._state.worker, waiting.task.model
+        first, end, stage = waiting.next_block, waiting.session_end, waiting.joined
+        if waiting.begun:
+            return costs.compute_s(model, worker, first, end, stage=stage)
+        return costs.stage_s(model, worker, first, end, stage=stage)
 
     def drop_rest(self, waiting: Waiting) -> None:
         """Do not count the blocks after the session that ran: they will not be computed here."""
         task, first, end = waiting.task, waiting.next_block, waiting.session_end
         if end < waiting.last_block:
-            costs, worker, stage = self._state.costs, self._state.worker, task.joined
+            costs, worker, stage = self._state.costs, self._state.worker, waiting.joined
             whole_s = costs.compute_s(task.model, worker, first, waiting.last_block, task.operating_point, stage=stage)
             self._reduce(task.priority, whole_s - costs.compute_s(task.model, worker, first, end, stage=stage))
 
@@ -171,7 +172,9 @@ class Queues:
         task, after, last = waiting.task, waiting.session_end + 1, waiting.last_block
         if after <= last:
             compute_s, point = self._state.costs.compute_s, task.operating_point
-            self._raise(task.priority, compute_s(task.model, self._state.worker, after, last, point, stage=task.joined))
+            self._raise(
+                task.priority, compute_s(task.model, self._state.worker, after, last, point, stage=waiting.joined)
+            )
 
     def expect_again(self, waiting: Waiting) -> None:
         """Count a session again that was begun and has failed."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from planner.plan.journey import FRAGMENT_BYTES
 from planner.scenario.instance import Hop, NetworkPath
 from planner.simulation.event_heap import EventHeap
-from planner.simulation.network import NetworkModel
+from planner.simulation.network import Leg, NetworkModel, legs
 
 RATE = 1e6
 
@@ -29,17 +27,15 @@ def carry(
     """Carry transfers ``(at_s, size_bytes, priority)``; give delivery times and what was occupied when by which."""
     heap = EventHeap()
     occupied: list[tuple[float, float, int]] = []
-    network = NetworkModel(heap, {hop.resource for hop in way.hops})
     arrived = [float("nan")] * len(transfers)
 
-    def note(who: int, _hop: Hop, start_s: float, end_s: float) -> None:
+    def note(who: int, _hop: Leg, start_s: float, end_s: float) -> None:
         occupied.append((start_s, end_s, who))
 
+    network = NetworkModel(heap, {hop.resource for hop in way.hops}, arrived.__setitem__, note)
+
     for index, (at_s, size, priority) in enumerate(transfers):
-        heap.at(
-            at_s,
-            partial(network.submit, way, size, priority, partial(arrived.__setitem__, index), partial(note, index)),
-        )
+        heap.at(at_s, network.submit, legs(way), size, priority, index)
     while heap.next_s < float("inf"):
         heap.run_next()
     return arrived, occupied

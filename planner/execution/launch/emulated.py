@@ -11,15 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from math import isfinite
 
 from planner.errors import ExecuteError
-from planner.execution.wire.messages import RUN_STRIDE, Transmit
+from planner.execution.wire.messages import Transmit
 from planner.execution.wire.threads import start_thread
-from planner.scenario.instance import Hop, Instance
+from planner.policy.types import RUN_STRIDE
+from planner.scenario.instance import Instance
 from planner.simulation.event_heap import EventHeap
-from planner.simulation.network import NetworkModel
+from planner.simulation.network import Leg, NetworkModel, legs
 from planner.trace.records import TransferRecord
 
 
@@ -29,7 +29,7 @@ class EmulatedNetwork:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._heap = EventHeap()
-        self._network = NetworkModel(self._heap, instance.resources)
+        self._network = NetworkModel(self._heap, instance.resources, self._deliver, self._record)
         self._changed = threading.Condition()
         self._requests: list[Transmit] = []
         self._stopping = False
@@ -85,7 +85,7 @@ class EmulatedNetwork:
                     return
                 requests, self._requests = self._requests, []
             for request in requests:
-                self._heap.at(request.at_s, partial(self._submit, request))
+                self._heap.at(request.at_s, self._submit, request)
             while self._heap.next_s <= self._now_s():
                 self._heap.run_next()
 
@@ -93,15 +93,14 @@ class EmulatedNetwork:
         return time.monotonic() - self._start_s
 
     def _submit(self, request: Transmit) -> None:
-        path = self._instance.paths[request.sender][request.to]
-        deliver, occupied = partial(self._deliver, request), partial(self._record, request)
-        self._network.submit(path, request.size_bytes, request.priority, deliver, occupied)
+        path = legs(self._instance.paths[request.sender][request.to])
+        self._network.submit(path, request.size_bytes, request.priority, request)
 
     def _deliver(self, request: Transmit, at_s: float) -> None:
         if self._admit is not None:
             self._admit(request.to, request.transfer, at_s)
 
-    def _record(self, request: Transmit, hop: Hop, start_s: float, end_s: float) -> None:
+    def _record(self, request: Transmit, hop: Leg, start_s: float, end_s: float) -> None:
         source, sample, _ = request.key
         record = TransferRecord(
             hop.resource,
