@@ -4,7 +4,7 @@
 #   the order of DCR. No error. onnxruntime 1.32.0 computes both; 1.24.1 refuses them for the attribute or the opset. The IR specification:
 #   "An implementation must support all operators in the set or reject the model" (Models, opset_import).
 # Library: OpenVINO 2026.4.1 on an x86-64 CPU, with onnx 1.23.2 and onnxruntime 1.32.0. Seen 2026-12-01.
-# Product: planner runs OpenVINO through onnxruntime alone, which checks nodes before it hands them over. Its outputs are compared.
+# Product: planner runs OpenVINO through onnxruntime alone, which checks nodes before it hands them over.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -4,7 +4,7 @@
 #   none, and onnxruntime's CPU provider has none. With the OpenVINO provider it has, also in AveragePool, where the column is NaN. So
 #   where strides exceed the kernel, one device gives another shape, and a number that is close to no input.
 # Library: OpenVINO 2026.4.1, and onnxruntime-openvino 1.24.1, which needs Python 3.11 or later; on an x86-64 CPU. Seen 2026-12-01.
-# Product: planner compares a provider's outputs with the CPU provider's; a tensor of another shape differs infinitely.
+# Product: `planner validate` compares outputs with the CPU provider's; a tensor of another shape differs infinitely.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

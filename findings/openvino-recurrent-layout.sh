@@ -5,7 +5,7 @@
 #   step is right, so a first test may pass.
 #   (ONNX, Operators, RNN: "If 1, the following shapes are expected: X.shape = [batch_size, seq_length, input_size]".)
 # Library: OpenVINO 2026.4.1, and onnxruntime-openvino 1.24.1, which needs Python 3.11 or later; on an x86-64 CPU. Seen 2026-12-01.
-# Product: planner runs a model on the CPU provider too before it profiles another one, so that it refuses layout 1.
+# Product: planner loads a model on the CPU provider before it profiles it on another one, and so refuses layout 1.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

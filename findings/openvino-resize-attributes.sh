@@ -4,7 +4,7 @@
 #   picks pixels; with a policy, frames have another shape. It refuses modes that it does not know, so silence looks like support.
 #   With the OpenVINO provider, onnxruntime leaves the first two to its CPU provider, but the policy is ignored there too.
 # Library: OpenVINO 2026.4.1 and onnxruntime-openvino 1.24.1, on an x86-64 CPU, with onnx 1.23.2. Needs Python 3.11. Seen 2026-12-01.
-# Product: planner compares a provider's outputs with the CPU provider's; a tensor of another shape differs infinitely.
+# Product: `planner validate` compares outputs with the CPU provider's; a tensor of another shape differs infinitely.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
