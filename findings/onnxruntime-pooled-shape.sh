@@ -4,7 +4,7 @@
 #   start behind the input; the kernel leaves it out, as ONNX only does since opset 22, and logs a warning. Whoever allots memory,
 #   sends or checks tensors by the stated shape has another one at run time. From opset 22 on, all agree.
 # Library: onnxruntime 1.32.0 and 1.24.1, CPUExecutionProvider, with onnx 1.23.2. Seen 2026-12-01.
-# Product: planner takes shapes from onnx's shape inference, and refuses a block that gets a tensor of another shape.
+# Product: planner/model/pooling.py leaves such windows out of the shapes that onnx infers.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
