@@ -9,6 +9,7 @@ from itertools import count
 from math import inf
 
 import numpy as np
+from typing_extensions import override
 
 from planner.plan.types import PlanSpec
 from planner.simulation.simulator import DETECTION_S, Simulator
@@ -91,6 +92,7 @@ class FaultySimulator(Simulator):
 
     # ---- members ----------------------------------------------------------------------------------------------------
 
+    @override
     def _new_worker(self, name: str) -> Worker:
         worker = super()._new_worker(name)
         self._gone[name] = defaultdict(set)
@@ -100,6 +102,7 @@ class FaultySimulator(Simulator):
                 self._heap.at(self.now_s, partial(self._member, worker, other, "link", there=False))
         return worker
 
+    @override
     def _step_worker(self, worker: Worker, event: Event) -> None:
         if isinstance(event, (Left, Joined)):
             self._member(worker, event.worker, "run", there=isinstance(event, Joined))
@@ -141,6 +144,7 @@ class FaultySimulator(Simulator):
             if handler is not None:
                 handler(worker, effect)
 
+    @override
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         number = next(self._numbers)
         self._timers[number] = worker, timer
@@ -161,6 +165,7 @@ class FaultySimulator(Simulator):
 
     # ---- messages and blocks ----------------------------------------------------------------------------------------
 
+    @override
     def _deliver(self, to: str, received: Received, at_s: float) -> None:
         faults = self._case.faults
         copies = 2 if self._rng.random() < faults.duplicates else 1
@@ -178,6 +183,7 @@ class FaultySimulator(Simulator):
         if frozenset((to, received.sender)) not in self._down:
             self._step(to, received)
 
+    @override
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
         if self._workers.get(worker.name) is worker and self._rng.random() < self._case.faults.block:
             self._step_worker(worker, BlockFailed(run.key, run.block, "out of memory"))

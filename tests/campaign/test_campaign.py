@@ -9,6 +9,7 @@ import pytest
 
 from planner.policy.base import PriorityPolicy
 from planner.policy.registry import POLICIES
+from planner.worker.events import Received
 from planner.worker.home import Home
 from tests.campaign.__main__ import failure, run_batch, shrunk
 from tests.campaign.case import Case, Faults, draw_case
@@ -33,6 +34,21 @@ def test_the_seeds_meet_every_policy_and_kind_of_fault() -> None:
         assert any(event.action == "join" for case in own for event in case.events)
         for kind in Faults.model_fields:
             assert any(getattr(case.faults, kind) for case in own), kind
+
+
+def _messages(case: Case) -> int:
+    """Return how many messages come to a worker in a run."""
+    found: list[object] = []
+    FaultySimulator(case, sink=_nothing, look=lambda _worker, _s, event, _effects: found.append(event)).run()
+    return sum(isinstance(event, Received) for event in found)
+
+
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "local"])
+def test_where_all_messages_are_lost_none_comes(policy: str) -> None:
+    own = (case for case in map(draw_case, range(1000)) if case.policy == policy)
+    faultless = (case.model_copy(update={"faults": Faults(), "cuts": (), "events": ()}) for case in own)
+    case = next(case for case in faultless if _messages(case))
+    assert _messages(case.model_copy(update={"faults": Faults(loss=1.0)})) == 0
 
 
 def _nothing(*_args: Any) -> None:
