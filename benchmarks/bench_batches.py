@@ -45,8 +45,9 @@ WAITS: Final = (2.0, 1.5, 1.25)
 """Longest sessions of batches, relative to the longest of a sample."""
 LOADS: Final = (0.2, 0.5, 0.8, 0.85)
 """Utilisations, in full batches, at which predictions are compared with simulations."""
-SEEDS: Final = 4
-SIMULATED: Final = 2000
+SEEDS: Final = 2
+SIMULATED: Final = 40_000
+"""Samples of a simulation; near saturation, queues take thousands to reach their steady state."""
 HALVINGS: Final = 7
 PROFILING_S: Final = 30.0
 
@@ -216,8 +217,8 @@ def _predictions(profile: Profile) -> None:
     rows = []
     for load in LOADS:
         sources: dict[str, dict[str, Any]] = {
-            "bulk": {"priority": 1.0, "rate_per_s": 1.0, "samples": 4000},
-            "urgent": {"priority": 8.0, "rate_per_s": URGENT, "samples": int(4000 * URGENT)},
+            "bulk": {"priority": 1.0, "rate_per_s": 1.0, "samples": SIMULATED},
+            "urgent": {"priority": 8.0, "rate_per_s": URGENT, "samples": int(SIMULATED * URGENT)},
         }
         plain = _instance(sources, MOST)
         plan = plan_of(plain, balanced(profile, 2))
