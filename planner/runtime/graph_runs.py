@@ -31,8 +31,14 @@ PLAIN: Final = "-1"
 SAME: Final = 1e-3
 """Largest relative difference of a replayed run from a plain one: kernels may be chosen otherwise, with TF32, too."""
 
-_IN_POOL: Final = 3
-"""References to an output that no one holds: the pool's, the loop's and that of the call that counts."""
+
+def _references(made: Mapping[str, object]) -> int:
+    """Return the largest number of references to a tensor of some that are in a pool."""
+    return max(getrefcount(value) for value in made.values())
+
+
+_UNHELD: Final = _references({"": object()})
+"""The same for tensors that no one else holds; Python's versions count differently."""
 
 _said: set[str] = set()
 """Reasons for plain runs that were logged as warnings."""
@@ -151,7 +157,7 @@ class GraphRuns:
     def _taken(self) -> dict[str, Any]:
         """Return copies of the outputs, in tensors that no one holds any more."""
         for made in self._pool:
-            if all(getrefcount(value) == _IN_POOL for value in made.values()):
+            if _references(made) <= _UNHELD:
                 break
         else:
             made = {name: self._new(spec) for name, spec in self._specs.items()}
