@@ -29,6 +29,7 @@ def solve_in_turn(
     options: Options,
     methods: Sequence[Method],
     tighter: Sequence[Method] = (),
+    *,
     otherwise: Method | None = None,
 ) -> Outcome:
     """Return the outcome of ``methods``, which run in turn until the gap is closed or the time is over.
