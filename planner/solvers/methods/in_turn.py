@@ -29,6 +29,7 @@ def solve_in_turn(
     options: Options,
     methods: Sequence[Method],
     tighter: Sequence[Method] = (),
+    *,
     otherwise: Method | None = None,
 ) -> Outcome:
     """Return the outcome of ``methods``, which run in turn until the gap is closed or the time is over.
@@ -74,12 +75,13 @@ def _alternate(search: Search, method: Method, tighter: Sequence[Method]) -> Out
 
     What one of them leaves of its time, the next uses. They end when none finds a better plan or bound any more.
     """
-    problem, last = search.problem, Outcome("no_solution")
+    problem, last, prices = search.problem, Outcome("no_solution"), None
     part = SHARED_FRACTION_WITH_MEMORY if problem.memory_binds else SHARED_FRACTION
     idle = 0
     for turn in itertools.count():
         before = search.best, search.bound
         last = method(problem, _continued(search, search.left_s * part))
+        prices = prices if last.prices is None else last.prices
         _take(search, last)
         if _ended(search) or last.status == "infeasible":
             break
@@ -90,7 +92,7 @@ def _alternate(search: Search, method: Method, tighter: Sequence[Method]) -> Out
         idle = idle + 1 if (search.best, search.bound) == before else 0
         if _ended(search) or idle == len(tighter):
             break
-    return _outcome(search, last)
+    return _outcome(search, dataclasses.replace(last, prices=prices))
 
 
 def _search_singly(search: Search, method: Method, turn: int, *, brief: bool) -> None:

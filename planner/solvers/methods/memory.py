@@ -18,7 +18,7 @@ from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import lacks, tried
 from planner.solvers.core.problem import Array, Choices, Problem, Residency, largest
 from planner.solvers.core.room import fitting, lacks_room, without_binary_residency
-from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods.explanation import infeasible
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.copies import with_copies
@@ -51,37 +51,45 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     _share_known(search, method)
     if search.ends:
         return search.outcome()
-    relaxed = without_binary_residency(problem)
-    allowed = fitting(problem)
-    outcome, attempt, fits = Outcome("no_solution"), 0, False
-    for attempt in range(len(problem.workers) + 1):
-        part = BOUND_TIME_FRACTION if search.incumbents else SHARED_TIME_FRACTION
-        outcome = method(
-            dataclasses.replace(relaxed, resident=allowed),
-            dataclasses.replace(
-                options,
-                time_limit_s=search.left_s * part,
-                progress=None if attempt else options.progress,  # later bounds hold for these blocks alone
-            ),
-        )
-        if attempt == 0:
-            if outcome.status == "infeasible":
-                return _infeasible(search, method)
-            search.raise_bound(outcome.bound)
-        for choices in outcome.incumbents:
-            search.offer(choices)
-        best = min(outcome.incumbents, key=problem.objective, default=())
-        fits = best in search.incumbents  # others may be known plans
-        half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
-        if fits or not outcome.incumbents or half_over or search.ends:
-            break
-        allowed = _round(problem, best, allowed)
-    if attempt == 0 and fits:
-        return dataclasses.replace(search.outcome(), prices=outcome.prices)
-    if not search.incumbents:
-        return _single_routes(search, method)
-    _share_known(search, method)
+    outcome = _share_among(search, method, fitting(problem), options.progress)
+    if outcome.status == "infeasible":
+        return _infeasible(search, method)
+    search.raise_bound(outcome.bound)
+    if not _fits(search, outcome):
+        outcome = _round_on(search, method, outcome)
+        if not search.incumbents:
+            return _single_routes(search, method)
+        _share_known(search, method)
     return dataclasses.replace(search.outcome(), prices=outcome.prices)
+
+
+def _share_among(search: Search, method: Method, allowed: Residency, progress: Progress | None) -> Outcome:
+    """Return the outcome where the ``allowed`` blocks may be resident in part, and offer its routes."""
+    part = BOUND_TIME_FRACTION if search.incumbents else SHARED_TIME_FRACTION
+    relaxed = dataclasses.replace(without_binary_residency(search.problem), resident=allowed)
+    outcome = method(relaxed, dataclasses.replace(search.options, time_limit_s=search.left_s * part, progress=progress))
+    for choices in outcome.incumbents:
+        search.offer(choices)
+    return outcome
+
+
+def _fits(search: Search, outcome: Outcome) -> bool:
+    """Return whether the best routes of an outcome keep within memory; others may be known plans."""
+    return min(outcome.incumbents, key=search.problem.objective, default=()) in search.incumbents
+
+
+def _round_on(search: Search, method: Method, outcome: Outcome) -> Outcome:
+    """Round the resident blocks of the best routes and solve again, until they fit; return the last outcome."""
+    problem, options, allowed = search.problem, search.options, fitting(search.problem)
+    for _ in problem.workers:
+        half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
+        if not outcome.incumbents or half_over or search.ends:
+            break
+        allowed = _round(problem, min(outcome.incumbents, key=problem.objective), allowed)
+        outcome = _share_among(search, method, allowed, None)  # its bound holds for these blocks alone
+        if _fits(search, outcome):
+            break
+    return outcome
 
 
 def _infeasible(search: Search, method: Method) -> Outcome:
