@@ -1,5 +1,8 @@
 """Samples that run as batches: rate of a saturated model with and without, delay of an urgent source, and predictions.
 
+Batches that the plan limits, so that urgent work waits no longer for one than is asked, show what rate is to be had at
+which urgent delay.
+
 A GPT-2 of two layers of full width reads prompts of eight tokens, so that reading its weights takes most of the time of
 a single sample. Two agents of one thread each run it as a pipeline at their own speed. One source has more samples than
 they can carry; an urgent one of a tenth of the rate without batches shares the model.
@@ -20,6 +23,7 @@ from planner.cli.output import print_table
 from planner.model.architectures import gpt2
 from planner.model.load import ChainModel, load_chain
 from planner.plan.evaluate import evaluate
+from planner.plan.sessions import join_blocks
 from planner.profiling.measure import measure
 from planner.profiling.types import Profile
 from planner.runtime.processors import available_processors
@@ -35,6 +39,8 @@ SAMPLES: Final = 800
 TURNS: Final = 3
 URGENT: Final = 0.1
 """Rate of the urgent source, relative to what the workers carry without batches."""
+WAITS: Final = (2.0, 1.5, 1.25)
+"""Longest sessions of batches, relative to the longest of a sample."""
 LOADS: Final = (0.2, 0.5, 0.8, 0.85)
 """Utilisations, in full batches, at which predictions are compared with simulations."""
 SEEDS: Final = 4
@@ -58,16 +64,25 @@ def run() -> None:
     print(*list(profile.contents())[1:], sep="\n")
     alone = _Case(1, None)
     turns: dict[str, list[_Found]] = {"no batches": [], f"up to {MOST}": [], "twice": []}
+    turns |= {f"wait {wait:g}": [] for wait in WAITS}
+    turns["same rate"] = []
     for _ in range(TURNS):
         turns["no batches"].append(_run(alone, None))
         today = turns["no batches"][-1].rate_per_s
         turns[f"up to {MOST}"].append(_run(_Case(MOST, None), today))
         turns["twice"].append(_run(_Case(MOST, 2 * today), today))
+        for wait in WAITS:
+            turns[f"wait {wait:g}"].append(_run(_Case(MOST, None, wait), today))
+        turns["same rate"].append(_run(_Case(MOST, today), today))
     found = {
         case: _Found(*(median(column) for column in zip(*of_case, strict=True))) for case, of_case in turns.items()
     }
     base = found["no batches"]
-    names = {"twice": f"up to {MOST}, offered twice the rate without batches"}
+    names = {
+        "twice": f"up to {MOST}, offered twice the rate without batches",
+        "same rate": f"up to {MOST}, offered the rate without batches",
+    }
+    names |= {f"wait {wait:g}": f"no session over {wait:g} × that of a sample, saturated" for wait in WAITS}
     print_table(
         f"{NAME} on two agents of one thread, medians of {TURNS} turns; system load {os.getloadavg()[0]:.1f} "
         "(goal: at least twice the rate, at no more urgent delay)",
@@ -88,10 +103,14 @@ def run() -> None:
 
 
 class _Case(NamedTuple):
-    """Largest batch, and the rate of the bulk source; None if all of its samples are there from the start."""
+    """Largest batch, and the rate of the bulk source; None if all of its samples are there from the start.
+
+    ``wait`` is the longest session of a batch, relative to the longest of one sample.
+    """
 
     max_batch: int
     rate_per_s: float | None
+    wait: float | None = None
 
 
 @lru_cache
@@ -121,6 +140,13 @@ def _run(case: _Case, today_per_s: float | None) -> _Found:
     }
     instance = _instance(sources, case.max_batch)
     plan = plan_of(instance, balanced(profile, 2))
+    if case.wait is not None:
+        longest_s = max(block.mean_s for block in profile.blocks)
+        limited = join_blocks(
+            instance, {name: entry.routes for name, entry in plan.sources.items()}, case.wait * longest_s
+        )
+        sources_ = {name: entry.model_copy(update={"routes": limited[name]}) for name, entry in plan.sources.items()}
+        plan = plan.model_copy(update={"sources": sources_})
     records = run_on_this_host(instance, plan, model, paced=False).records
     ended = [record for record in records if isinstance(record, SampleRecord) and record.status == "completed"]
     bulk_s = sorted(record.finished_s for record in ended if record.source == "bulk")

@@ -91,7 +91,7 @@ class Subject:
         """Return the times as a measured profile."""
         chain = self.model.chain
         return assemble(
-            chain,
+            self.model,
             ChainCosts(self.block_s().tolist(), works=[self.model.work(index) for index in range(len(chain))]),
             device_class=CLASS,
             provenance="measured",

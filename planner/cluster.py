@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from planner.errors import PlannerError, UsageError
+from planner.version import installation
 
 CONNECT_LIMIT_S: Final = 10.0
 """How long to wait for a scheduler, and then for its first worker."""
@@ -30,9 +31,7 @@ def dask_client(address: str, error: type[PlannerError] = UsageError) -> Iterato
         from distributed import Client
         from distributed.comm.addressing import get_address_host_port
     except ImportError as missing:
-        raise error(
-            "Dask is not installed", where="dask", value=address, expected="pip install 'mdi-planner[dask]'"
-        ) from missing
+        raise error("Dask is not installed", where="dask", value=address, expected=installation("dask")) from missing
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures are reported once, as errors
     try:
         # A client that cannot connect leaves sockets and threads behind, so something must listen there.

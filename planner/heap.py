@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 
@@ -15,6 +17,17 @@ def c_library() -> ctypes.CDLL | None:
         return library if library.mallopt and library.malloc_trim else None
     except (OSError, TypeError, AttributeError):
         return None
+
+
+@contextmanager
+def only_new_garbage() -> Iterator[None]:
+    """Let collections within pass over all objects that are there now: with a large model, each takes long."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def trim_heap() -> None:

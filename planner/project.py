@@ -100,6 +100,19 @@ def unknown_accuracies(instance: Instance) -> Iterator[str]:
             )
 
 
+def unused_exits(instance: Instance) -> Iterator[str]:
+    """Return a warning for each model whose outputs are taken for early exits though no sample can leave there."""
+    for name in instance.scenario.models:
+        profile = instance.any_profile(name)
+        if profile.exits and not profile.operating_points:
+            outputs = ", ".join(exit_.name for exit_ in profile.exits)
+            yield (
+                f"models.{name}: earlier outputs like the final one are taken for early exits ({outputs}); without "
+                "operating points no sample leaves there, and results do not contain them; "
+                "`planner profile measure --calibrate DATA` determines operating points"
+            )
+
+
 def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainModel]:
     """Load the ONNX files of a scenario, cut as its profiles say.
 
@@ -160,7 +173,7 @@ def _check_chain(model: ChainModel, profile: Profile) -> None:
     raise PlanError(
         f"the profile of model {name} is not of this chain: {_difference(model.chain, profile)}",
         where=str(model.path),
-        expected="a profile of this file by `planner profile measure`, with the scenario's max_blocks, shape and axes",
+        expected="a profile of this file by `planner profile measure`, with max_blocks, shape, axes and state as here",
     )
 
 

@@ -138,7 +138,7 @@ def read_quantity(value: object, kind: str) -> float:
     expected = describe_quantity(kind)
     match = _QUANTITY.fullmatch(str(value))
     if match is None or isinstance(value, bool):
-        raise UnitError("not a quantity", value=value, expected=expected)
+        raise UnitError("not a quantity", value=value, expected=_with_slash(value, kind) or expected)
     number, unit = float(match["number"]), match["unit"].replace("μ", "µ")
     if not unit:
         raise UnitError("a bare number needs a unit", value=value, expected=expected)
@@ -152,6 +152,18 @@ def read_quantity(value: object, kind: str) -> float:
     if not math.isfinite(result):
         raise UnitError("too large to be read", value=value, expected=expected)
     return result
+
+
+def _with_slash(value: object, kind: str) -> str:
+    """Return how to write a quantity with the word "per"; empty if it has none."""
+    text = _PER.sub(" /", str(value))
+    if text == value or not isinstance(value, str):
+        return ""
+    try:
+        read_quantity(text, kind)
+    except UnitError as error:
+        return error.faults[0].expected or ""
+    return text
 
 
 def describe_quantity(kind: str) -> str:
@@ -175,8 +187,11 @@ def _factor(unit: str, kind: str) -> float:
 
 _OTHER_SPELLINGS: Final = {
     "sec": "s", "secs": "s", "msec": "ms", "millis": "ms", "usec": "us", "nsec": "ns", "mins": "min",
-    "hr": "h", "hrs": "h", "percent": "%", "pct": "%",
+    "hr": "h", "hrs": "h", "percent": "%", "pct": "%", "qps": "x/s", "rps": "x/s", "rpm": "x/min",
 }  # fmt: skip
+_PER: Final = re.compile(r"\s+per\s+")
+_EACH: Final = re.compile(r"[a-z]*/(?P<time>[a-z]+)")
+"""Such as ``frames/s``: a rate counts things of any kind."""
 _PER_SECOND: Final = re.compile(r"(?<=.)(ps|/s(ec)?|/second)$")
 _INFORMATION: Final = re.compile(r"(?P<prefix>[kmgt]?)(?P<binary>i?)(?P<unit>b|bits?|bytes?|o)", re.IGNORECASE)
 
@@ -190,7 +205,12 @@ def _spellings(unit: str, kind: str) -> list[str]:
         # A small b is a bit in some texts and a byte in others.
         names = ("bit", "B") if match["unit"] == "b" else ("bit",) if match["unit"][1:2] == "i" else ("B",)
         return [prefix + name + ("/s" if kind == "bandwidth" else "") for name in names]
+    if kind == "memory" and compact in {"K", "M", "G", "T"}:
+        return [f"{compact.replace('K', 'k')}B", f"{compact}iB"]
     meant = _OTHER_SPELLINGS.get(compact.lower(), compact).lower()
+    if kind == "rate" and (match := _EACH.fullmatch(meant)) and not _INFORMATION.fullmatch(amount):
+        time = _OTHER_SPELLINGS.get(match["time"], match["time"])
+        return [f"/{time}"] if time in _names("second") else []
     return [name for name in _names(SI_UNITS[kind]) if name.lower() == meant][:1]
 
 

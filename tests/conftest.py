@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before anything imports numpy. Several processes run tests, so threads for small matrices only take turns; it is also
+# set in the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
-from planner.heap import c_library, trim_heap
+from planner.heap import c_library, only_new_garbage, trim_heap
 
 PIECE_BYTES = 2**16
 PIECES = 1000
@@ -27,3 +29,25 @@ def test_free_pages_below_a_piece_in_use_are_returned() -> None:
     trim_heap()
     assert full_bytes - resident_bytes() > 0.9 * PIECES * PIECE_BYTES
     assert len(pieces) == 1
+
+
+class Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_of_before_and_of_within_is_collected_and_nothing_stays_frozen() -> None:
+    before = gc.get_freeze_count()
+    old = weakref.ref(Cycle())
+    with only_new_garbage():
+        assert old() is None
+        assert gc.get_freeze_count() > before
+        kept = Cycle()
+        new, held = weakref.ref(Cycle()), weakref.ref(kept)
+        trim_heap()
+        assert new() is None
+        assert held() is kept
+        del kept
+        with pytest.raises(ZeroDivisionError), only_new_garbage():
+            _ = 1 // 0
+    assert gc.get_freeze_count() == 0

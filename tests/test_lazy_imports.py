@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -65,6 +66,7 @@ def test_the_base_install_has_all_names_and_their_help() -> None:
     """Only what is called needs an extra: names can be listed, looked up and read about without."""
     code = f"""
 import sys
+from importlib import metadata
 sys.modules.update(dict.fromkeys({tuple(EXTRAS)}))  # none of them can be imported
 import planner
 print(*(name for name in dir(planner) if getattr(planner, name)))
@@ -79,3 +81,7 @@ except ModuleNotFoundError as error:
     assert names.split() == dir(planner)
     assert all(f"{name}(" in told for name in names.split() if name != "policies")
     assert "onnx" in told.splitlines()[-1]
+
+
+def test_the_version_is_there() -> None:
+    assert planner.__version__ == metadata.version("mdi-planner")

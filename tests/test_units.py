@@ -97,6 +97,16 @@ def test_reads_what_people_write(text: str, kind: str, value: float) -> None:
         ("3 KB", "memory", "unknown unit 'KB'; found '3 KB'; expected 3 kB"),
         ("3 msec", "time", "unknown unit 'msec'; found '3 msec'; expected 3 ms"),
         ("30 FPS", "rate", "unknown unit 'FPS'; found '30 FPS'; expected 30 fps"),
+        ("10 frames/s", "rate", "unknown unit 'frames/s'; found '10 frames/s'; expected 10 /s"),
+        ("90 Samples / sec", "rate", "unknown unit 'Samples / sec'; found '90 Samples / sec'; expected 90 /s"),
+        ("30 qps", "rate", "unknown unit 'qps'; found '30 qps'; expected 30 /s"),
+        ("90 RPM", "rate", "unknown unit 'RPM'; found '90 RPM'; expected 90 /min"),
+        ("6 per minute", "rate", "not a quantity; found '6 per minute'; expected 6 /minute"),
+        ("6 frames per second", "rate", "not a quantity; found '6 frames per second'; expected 6 /second"),
+        ("54 Mbit per s", "bandwidth", "not a quantity; found '54 Mbit per s'; expected 54 Mbit /s"),
+        ("6 per metre", "rate", "not a quantity; found '6 per metre'; expected a rate such as 10 /s"),
+        ("8G", "memory", "unknown unit 'G'; found '8G'; expected 8 GB or 8 GiB"),
+        ("8G", "bandwidth", "unknown unit 'G'; found '8G'; expected a bandwidth such as 54 Mbit/s"),
         ("2.5 w", "power", "unknown unit 'w'; found '2.5 w'; expected 2.5 W"),
         ("3 metres", "time", "unknown unit 'metres'; found '3 metres'; expected a time such as 3 ms"),
         ("-3 ms", "time", "must not be negative; found '-3 ms'; expected a time such as 3 ms"),
@@ -188,7 +198,24 @@ def test_what_is_written_fits_the_pattern(kind: str, value: float) -> None:
 
 def test_every_suggestion_is_read() -> None:
     for kind in SI_UNITS:
-        for unit in ("Kb", "mB/S", "gbps", "TIB", "SEC", "hrs", "HZ", "Percent", "kw", "mj", "mbit", "Bps"):
+        for unit in (
+            "Kb",
+            "mB/S",
+            "gbps",
+            "TIB",
+            "SEC",
+            "hrs",
+            "HZ",
+            "Percent",
+            "kw",
+            "mj",
+            "mbit",
+            "Bps",
+            "K",
+            "rps",
+            "per hour",
+            "a/sec",
+        ):
             try:
                 read_quantity(f"3 {unit}", kind)
             except UnitError as error:

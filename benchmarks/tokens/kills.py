@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from planner.scenario.instance import Instance
 from tests.execution.processes import Processes
 from tests.instances import make_instance, make_profile
 from tests.model.decoder_models import continued, export
+
+Loop: TypeAlias = Literal["home", "last"]
 
 SEQUENCES: Final = 1000
 KILLS: Final = 20
@@ -63,18 +65,26 @@ class _Joins(Observer):
 
 def kills(sequences: int = SEQUENCES, deaths: int = KILLS) -> None:
     """Print how many sequences were exact."""
-    begin_s = time.monotonic()
-    found = generate_under_kills(sequences, deaths)
-    print(
-        f"{sequences} sequences, {found.kills} agents killed (goal: all exact): {found.exact} exact, {found.wrong} "
-        f"wrong, {found.failed.total()} failed {dict(found.failed) or ''}; {found.tokens} tokens, {found.restarted} "
-        f"sequences started again, {found.restarts} times in all; {time.monotonic() - begin_s:.0f} s"
-    )
+    for loop in get_args(Loop):
+        begin_s = time.monotonic()
+        found = generate_under_kills(sequences, deaths, loop)
+        print(
+            f"{sequences} sequences, tokens fed back at {loop}, {found.kills} agents killed (goal: all exact): "
+            f"{found.exact} exact, {found.wrong} wrong, {found.failed.total()} failed {dict(found.failed) or ''}; "
+            f"{found.tokens} tokens, {found.restarted} sequences started again, {found.restarts} times in all; "
+            f"{time.monotonic() - begin_s:.0f} s"
+        )
 
 
-def generate_under_kills(sequences: int, deaths: int) -> Outcome:
-    """Generate sequences over three agents of which two are killed by turns, ``deaths`` in all."""
-    instance, plan = _setting()
+def generate_under_kills(sequences: int, deaths: int, loop: Loop = "last") -> Outcome:
+    """Generate sequences over three agents of which two are killed by turns, ``deaths`` in all.
+
+    Parameters
+    ----------
+    loop
+        Where tokens are fed back.
+    """
+    instance, plan = _setting(loop)
     joins = _Joins()
     models = {"llama": export("llama-fp32", _BLOCKS)}
     deployment = dataclasses.replace(deploy(instance, plan, models, policy="planned", live=True), paced=True)
@@ -167,7 +177,7 @@ def _cases() -> list[tuple[list[int], list[int]]]:
     return cases
 
 
-def _setting() -> tuple[Instance, PlanSpec]:
+def _setting(loop: Loop) -> tuple[Instance, PlanSpec]:
     cut_bytes = [cut.bytes for cut in export("llama-fp32", _BLOCKS).chain.cuts]
     instance = make_instance(
         profiles=[make_profile("llama", block_s=[0.001] * _BLOCKS, cut_bytes=cut_bytes)],
@@ -180,7 +190,7 @@ def _setting() -> tuple[Instance, PlanSpec]:
         Stage(worker="c", first_block=3, last_block=3),
     )
     own = SourcePlan(
-        accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(Route(share=1.0, model="llama", stages=stages),)
+        accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(Route(model="llama", stages=stages, loop=loop),)
     )
     plan = PlanSpec(
         status="feasible", method="benchmark", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,

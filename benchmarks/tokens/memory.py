@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from benchmarks.tokens.rig import decoder, instance_of, session_on_this_host
 from planner.cli.output import print_table
 from planner.execution.session.generation import Generation
 from planner.execution.session.source import Result, SourceHandle
+from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Further
 from planner.model.load import ChainModel
 from planner.policy.types import Progress
@@ -41,9 +42,10 @@ class Endless:
         block: bool = True,
         further: Further | None = None,
         progress: Progress | None = None,  # noqa: ARG002 - what is left out
+        on_tokens: Callable[[Tensors], None] | None = None,
     ) -> Future[Result]:
         """Submit a run, and steps that follow it."""
-        return self._source.submit(inputs, block=block, further=further)
+        return self._source.submit(inputs, block=block, further=further, on_tokens=on_tokens)
 
 
 def memory() -> None:

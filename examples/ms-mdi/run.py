@@ -134,15 +134,15 @@ def run_one(workers: int, policy: str, share: float, free: Free | None) -> Outco
 def simulated(instance: Instance, policy: str) -> Outcome:
     """Simulate an instance under one policy."""
     counter = Counter(sum(instance.samples(source) for source in instance.sources))
-    plan = plan_for(instance, "makespan") if needs_plan(policy) else None
+    plan = plan_for(instance, "makespan", "convex") if needs_plan(policy) else None
     Simulator(instance, policy=policy, plan=plan, seed=0, sink=counter.take).run()
     return counter.outcome()
 
 
-def plan_for(instance: Instance, goal: Literal["makespan", "throughput"]) -> PlanSpec:
+def plan_for(instance: Instance, goal: Literal["makespan", "throughput"], method: str) -> PlanSpec:
     """Solve for shared routes."""
     scenario = instance.scenario.model_copy(update={"objective": ObjectiveSpec(goal=goal)})
-    plan = solve(instance.model_copy(update={"scenario": scenario}), method="convex", routes="shared").plan
+    plan = solve(instance.model_copy(update={"scenario": scenario}), method=method, routes="shared").plan
     if plan is None:
         raise RuntimeError("no plan for a set-up of the paper")
     return plan
@@ -162,7 +162,7 @@ def batch(workers: int, share: float) -> tuple[float, float]:
         instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
         for sources in (batches, fluid)
     )
-    return simulated(there, OURS).makespan_s, plan_for(flowing, "throughput").bound
+    return simulated(there, OURS).makespan_s, plan_for(flowing, "throughput", "colgen").bound
 
 
 def run_all(

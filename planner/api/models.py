@@ -14,7 +14,7 @@ from typing import Any, Final
 from planner.api.picture import Picture, drawn
 from planner.errors import ModelError
 from planner.files import StrPath, write_bytes_atomic, write_text_atomic
-from planner.model.chain import Block, Chain, Cut
+from planner.model.chain import Block, Chain, Cut, TensorSpec
 from planner.model.load import ChainModel, load_chain, load_for_batches
 from planner.tables import Printable, Table, short_name
 
@@ -27,6 +27,10 @@ MAX_BLOCKS: Final = 8
 
 UNCUT_SHOWN: Final = 3
 """Number of tensors that are named as preventing cuts."""
+
+
+CROSSING_SHOWN: Final = 4
+"""Most tensors of a cut that are named in a table."""
 
 
 def chain_of(
@@ -86,7 +90,7 @@ class ChainSummary(Printable):
         exits = {exit_.cut: short_name(exit_.name) for exit_ in chain.exits}
         rows = []
         for index, (block, cut) in enumerate(zip(chain.blocks, chain.cuts[1:], strict=True)):
-            crossing = ", ".join(f"{short_name(tensor.name)} {list(tensor.shape)}" for tensor in cut.tensors)
+            crossing = _crossing(cut)
             rows.append(
                 (
                     index,
@@ -150,6 +154,17 @@ class ChainSummary(Printable):
 
     def __repr__(self) -> str:
         return f"<ChainSummary of {self.chain.name}: {len(self.chain)} blocks>"
+
+
+def _crossing(cut: Cut) -> str:
+    """Return the tensors of a cut in words; of many, the largest and the number of others."""
+    tensors: Sequence[TensorSpec] = cut.tensors
+    others = 0
+    if len(tensors) > CROSSING_SHOWN:
+        tensors = sorted(tensors, key=lambda tensor: -tensor.bytes)[: CROSSING_SHOWN - 1]
+        others = len(cut.tensors) - len(tensors)
+    named = ", ".join(f"{short_name(tensor.name)} {list(tensor.shape)}" for tensor in tensors)
+    return f"{named} and {others} more" if others else named
 
 
 def inspect(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from planner.errors import Fault, PlanError, ScenarioError
 from planner.files import StrPath, write_bytes_atomic
-from planner.project import load_models, unknown_accuracies
+from planner.project import load_models, unknown_accuracies, unused_exits
 from planner.scenario.catalogue import Catalogue, expanded
 from planner.scenario.document import Document, document_of, plain, read_document
 from planner.scenario.instance import Instance
@@ -83,8 +83,8 @@ class Scenario(Printable):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Limits in the scenario that have no effect, and why."""
-        return tuple(unknown_accuracies(self.instance))
+        """Limits and exits that have no effect, and why."""
+        return (*unknown_accuracies(self.instance), *unused_exits(self.instance))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scenario with the keys and quantities of its file."""

@@ -12,7 +12,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
 import typer
@@ -20,6 +19,7 @@ from typer.core import TyperGroup
 
 from planner.cli.examples import epilog
 from planner.errors import Fault, PlannerError, PlannerWarning
+from planner.version import installation
 
 # In the order of a typical workflow: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
 COMMANDS: Final = {
@@ -212,20 +212,13 @@ def _faults(error: PlannerError | ModuleNotFoundError | OSError, command: str | 
     if library not in EXTRAS:
         return None
     missing = {EXTRAS[library], *(extra for extra in NEEDS.get(command or "", ()) if not _complete(extra))}
-    return (Fault(f"this command requires {library}", expected=f"`{_installation(sorted(missing))}`"),)
+    return (Fault(f"this command requires {library}", expected=installation(*sorted(missing))),)
 
 
 def _complete(extra: str) -> bool:
     """Return whether all libraries of an extra are installed."""
     libraries = [library for library, needed in EXTRAS.items() if needed == extra]
     return all(sys.modules.get(library) or importlib.util.find_spec(library) for library in libraries)
-
-
-def _installation(extras: Sequence[str]) -> str:
-    """Return the command that installs extras: from the checkout, if this is one, else by name."""
-    root = Path(__file__).parents[2]
-    what = os.path.relpath(root) if (root / "pyproject.toml").is_file() else "mdi-planner"
-    return f'pip install "{what}[{",".join(extras)}]"'
 
 
 def _usage_fault(error: Any, words: Sequence[str]) -> Fault:

@@ -1,84 +1,28 @@
-"""Types of the outputs of onnxruntime's own operators, for which ONNX has no shape inference.
+"""Types of the outputs of operators for which ONNX has no shape inference: onnxruntime's own, and classical models.
 
-Many are fused or quantised variants of a standard operator and take their shapes from it.
+Many of onnxruntime's are fused or quantised variants of a standard operator and take their shapes from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
-from onnx import TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
+from onnx import TensorProto, TypeProto, checker, defs, helper, shape_inference
 
 from planner.model.attention import attention_shape
-from planner.model.lookup import MISFITS, UnknownShapeError, attribute, has_input
+from planner.model.classical import CLASSICAL, CLASSICAL_SHAPES
+from planner.model.lookup import MISFITS, UnknownShapeError
+from planner.model.operands import Dims, Operands, Outputs, Rule
 
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})  # a few are registered as if they were ONNX's own
 STANDARD_OPSET = 21
-
-Dims = tuple[int, ...]
-Outputs = Sequence["tuple[int, Dims] | None"]
-"""Element type and shape of each output, None where unknown."""
-
-
-@dataclass(frozen=True)
-class Operands:
-    """A node with what is known of its inputs.
-
-    Parameters
-    ----------
-    node
-        The node.
-    types, values
-        Types and values known so far, by tensor name.
-    """
-
-    node: onnx.NodeProto
-    types: Mapping[str, TypeProto]
-    values: Mapping[str, TensorProto]
-
-    def has(self, position: int) -> bool:
-        """Return whether an optional input is present."""
-        return has_input(self.node, position)
-
-    def dims(self, position: int) -> Dims:
-        """Return the shape of an input."""
-        shape = self._kind(position).shape
-        if not all(dim.HasField("dim_value") for dim in shape.dim):
-            raise UnknownShapeError
-        return tuple(dim.dim_value for dim in shape.dim)
-
-    def element(self, position: int) -> int:
-        """Return the element type of an input."""
-        return self._kind(position).elem_type
-
-    def number(self, position: int) -> int:
-        """Return the value of an input that holds one integer."""
-        name = self.node.input[position] if self.has(position) else ""
-        if name not in self.values:
-            raise UnknownShapeError
-        return int(numpy_helper.to_array(self.values[name]).reshape(-1)[0])
-
-    def attribute(self, name: str, default: Any) -> Any:
-        """Return an attribute."""
-        return attribute(self.node, name, default)
-
-    def _kind(self, position: int) -> TypeProto.Tensor:
-        kind = self.types.get(self.node.input[position]) if self.has(position) else None
-        if kind is None or not kind.tensor_type.HasField("shape"):
-            raise UnknownShapeError
-        return kind.tensor_type
-
-
-Rule = Callable[[Operands], Outputs]
 
 
 def contributed_outputs(
     node: onnx.NodeProto, types: Mapping[str, TypeProto], values: Mapping[str, TensorProto]
 ) -> dict[str, TypeProto]:
-    """Return the types of a node's outputs, as far as they are known, if the node is an operator of onnxruntime.
+    """Return the types of a node's outputs, as far as they are known, for the operators that have a rule.
 
     Parameters
     ----------
@@ -87,8 +31,9 @@ def contributed_outputs(
     types, values
         Types and values known so far, by tensor name.
     """
-    rule = SHAPES.get(node.op_type)
-    if rule is None or node.domain not in DOMAINS:
+    rules = CLASSICAL_SHAPES if node.domain == CLASSICAL else SHAPES if node.domain in DOMAINS else {}
+    rule = rules.get(node.op_type)
+    if rule is None:
         return {}
     try:
         outputs = rule(Operands(node, types, values))

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 
 import onnx
 
+from planner.model.classical import CLASSICAL_FLOP, CLASSICAL_MOVES
 from planner.model.flop_attention import ATTENTION_RULES
 from planner.model.lookup import MISFITS, Lookup, Rule, attribute, has_input, output_elements, shape_of
 
-MOVES = frozenset(
+MOVES = CLASSICAL_MOVES | frozenset(
     """
     BitCast Cast CastLike Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout
     Expand EyeLike Flatten Gather GatherElements GatherND Identity NonZero OneHot Optional OptionalGetElement
@@ -217,7 +218,9 @@ def _experts(node: onnx.NodeProto, lookup: Lookup) -> int:
     return 2 * tokens * chosen * weights * packed
 
 
-RULES: Mapping[str, Rule] = ATTENTION_RULES | {
+RULES: Mapping[str, Rule] = {
+    **ATTENTION_RULES,
+    **CLASSICAL_FLOP,
     "AveragePool": _pool,
     "CausalConvWithState": _causal_convolution,
     "Conv": _conv,

@@ -18,6 +18,8 @@ _METADATA: Final = ("imgsz", "input_size", "image_size")
 
 _BATCH: Final = re.compile(r"batch|^n$", re.IGNORECASE)
 _IMAGE_SIDE: Final = re.compile(r"height|width|^[hw]$", re.IGNORECASE)
+_ANONYMOUS: Final = re.compile(r"(.*_)?(unk|dim|axis|axes|dynamic|s)_*\d+", re.IGNORECASE)
+"""Names that exporters number, such as ``unk__190`` of tf2onnx or ``s77`` of PyTorch: they say nothing."""
 _LENGTH: Final = re.compile(r"seq|len|time|token|frame|past", re.IGNORECASE)
 _CHANNELS: Final = frozenset({1, 3, 4})
 
@@ -28,13 +30,12 @@ def example_sizes(value: onnx.ValueInfoProto, model: onnx.ModelProto) -> list[in
     if not value.type.tensor_type.HasField("shape"):
         return [1, 3, _IMAGE, _IMAGE]
     fixed = [dim.dim_value if is_fixed(dim) else None for dim in dims]
-    sides = _image_sides(fixed, [dim.dim_param for dim in dims])
+    names = ["" if _ANONYMOUS.fullmatch(dim.dim_param) else dim.dim_param for dim in dims]
+    sides = _image_sides(fixed, names)
     image = dict.fromkeys(sides, _IMAGE) | dict(zip(sides, _noted_image(model), strict=False))
     if sides == [2, 3]:
         image[1] = 3
-    return [
-        image.get(axis, _other(axis, dims[axis].dim_param)) if size is None else size for axis, size in enumerate(fixed)
-    ]
+    return [image.get(axis, _other(axis, names[axis])) if size is None else size for axis, size in enumerate(fixed)]
 
 
 def _image_sides(fixed: list[int | None], names: list[str]) -> list[int]:

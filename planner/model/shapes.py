@@ -73,11 +73,16 @@ class Shapes:
         kind = self.types.get(name, TypeProto())
         if kind.WhichOneof("value") not in {None, "tensor_type"}:
             what = "this value is not a tensor and cannot be sent"
-            return Fault(what, where, _kind_name(kind), "inputs and outputs that are tensors")
+            zipped = kind.sequence_type.elem_type.WhichOneof("value") == "map_type"
+            remedy = "; scikit-learn's exporter writes tensors with the option zipmap=False" if zipped else ""
+            return Fault(what, where, _kind_name(kind), f"inputs and outputs that are tensors{remedy}")
         if kind.tensor_type.elem_type and dims_of(kind) is not None:
             expected = "booleans, integers of 8 to 64 bits, float16, float32 or float64, as numpy holds them"
             return Fault("this type cannot be sent", where, _kind_name(kind), expected)
-        expected = f"a size that follows from the shapes of the inputs, or one set with --shape {name}=1,10"
+        known = kind.tensor_type.HasField("shape")
+        value = onnx.ValueInfoProto(name=name, type=kind)
+        example = ",".join(map(str, example_sizes(value, onnx.ModelProto()) if known else (1, 10)))
+        expected = f"a size that follows from the shapes of the inputs, or one set with --shape {name}={example}"
         return Fault("the size of this tensor is unknown", where, expected=expected)
 
     def bounded(self, bounds: Mapping[str, tuple[int, int]]) -> Shapes:

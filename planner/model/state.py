@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from planner.errors import Fault, ModelError
 from planner.model.axes import is_fixed, is_name
@@ -31,6 +34,9 @@ CONVENTIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     (r"(state)", (r"\1N", r"\1_out")),
 )
 """Patterns of an input's name, and what the output that belongs to it may be called."""
+
+FITTING: Final = "equal types; one axis may grow"
+"""What the state before and after a run has to be."""
 
 FURTHER: Final = (3, 5)
 """By how much the lengths of an input and of the state differ in the second walk, which tells what axes vary."""
@@ -59,33 +65,86 @@ def find_state(
             if not graph.is_free(output) and _misfit(shapes, name, output) is None
         }
     where = str(source.path)
-    faults = [
-        Fault("the state names an unknown input", where, name, f"one of {', '.join(graph.inputs)}")
-        for name in named
-        if name not in graph.inputs
-    ]
-    faults += [
-        Fault("the state names an unknown output", where, name, f"one of {', '.join(graph.outputs)}")
-        for name in named.values()
-        if name not in graph.outputs
-    ]
+    faults = [replace(fault, where=where) for _, fault in named_faults(graph.inputs, graph.outputs, named)]
     faults += [
         Fault("this output is no state, since it depends on constants and shapes only", where, name)
         for name in named.values()
         if name in graph.outputs and (name in graph.inputs or graph.is_free(name))
     ]
-    twice = [name for name in named.values() if list(named.values()).count(name) > 1]
-    faults += [Fault("two inputs have the same state", where, name, "one output each") for name in dict.fromkeys(twice)]
     if not faults:
         misfits = ((name, output, _misfit(shapes, name, output)) for name, output in named.items())
         faults = [
-            Fault(f"the state {name!r} does not fit {output!r}", where, misfit, "equal types; one axis may grow")
+            Fault(f"the state {name!r} does not fit {output!r}", where, misfit, FITTING)
             for name, output, misfit in misfits
             if misfit is not None
         ]
     if faults:
         raise ModelError(faults)
     return dict(named)
+
+
+class Declared(NamedTuple):
+    """Element type of a tensor, and its lengths, 0 where a length is open; None for an unknown rank."""
+
+    dtype: str
+    shape: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, value: onnx.ValueInfoProto) -> Declared:
+        """Return that of an input or output."""
+        tensor = value.type.tensor_type
+        shape = tuple(dim.dim_value for dim in tensor.shape.dim) if tensor.HasField("shape") else None
+        return cls(onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape) if self.shape is not None else 'of any shape'}"
+
+    def fits(self, after: Declared) -> bool:
+        """Return whether this may be the state before a run, and ``after`` that after it."""
+        if self.dtype != after.dtype or self.shape is None or after.shape is None:
+            return self.dtype == after.dtype
+        pairs = list(zip(self.shape, after.shape, strict=False))
+        growth = [later - length for length, later in pairs if length and later]
+        return (
+            len(self.shape) == len(after.shape)
+            and min(growth, default=0) >= 0
+            and sum(length > 0 for length in growth) <= 1
+        )
+
+
+def type_faults(
+    inputs: Mapping[str, Declared], outputs: Mapping[str, Declared], named: Mapping[str, str]
+) -> Iterator[tuple[str, Fault]]:
+    """Yield which pairs do not fit by their declared types, each with the input of the pair."""
+    for name, output in named.items():
+        if not inputs[name].fits(outputs[output]):
+            found = f"{inputs[name]} and {outputs[output]}"
+            yield name, Fault(f"the state {name!r} does not fit {output!r}", None, found, FITTING)
+
+
+def named_faults(
+    inputs: Collection[str], outputs: Collection[str], named: Mapping[str, str]
+) -> Iterator[tuple[str, Fault]]:
+    """Yield what is wrong with the names of pairs, each with the input of the pair."""
+    after = list(named.values())
+    for name, output in named.items():
+        if name not in inputs:
+            yield name, Fault("the state names an unknown input", None, name, f"one of {', '.join(inputs)}")
+        if output not in outputs:
+            yield name, Fault("the state names an unknown output", None, output, f"one of {', '.join(outputs)}")
+        if after.count(output) > 1 and after.index(output) == list(named).index(name):
+            yield name, Fault("two inputs have the same state", None, output, "one output each")
+
+
+def declared(path: Path) -> tuple[dict[str, Declared], dict[str, Declared]] | None:
+    """Return what a model file says of its inputs and outputs; None if it cannot be read, which others report."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (OSError, DecodeError):
+        return None
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = {it.name: Declared.of(it) for it in graph.input if it.name not in weights}
+    return inputs, {it.name: Declared.of(it) for it in graph.output}
 
 
 def _by_convention(name: str, graph: WorkGraph) -> Iterator[str]:

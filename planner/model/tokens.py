@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from planner.errors import ModelError
 from planner.model.chain import SEQUENCE, TensorSpec
 
 Role = Literal["tokens", "positions", "mask"]
+
+Inputs: TypeAlias = dict[str, NDArray[Any]]
 
 
 def roles(inputs: Sequence[TensorSpec], where: str) -> dict[TensorSpec, Role]:
@@ -56,13 +58,28 @@ def _role(spec: TensorSpec) -> Role | None:
     return "positions" if "position" in name else "tokens"
 
 
-def fill(spec: TensorSpec, role: Role, known: Sequence[int], seen: int) -> NDArray[Any]:
-    """Return an input of a run on the tokens of ``known`` after the first ``seen``; shape [1, tokens]."""
+def fill(spec: TensorSpec, role: Role, tokens: Sequence[int], seen: int) -> NDArray[Any]:
+    """Return an input of a run on some tokens after ``seen`` others; shape [1, tokens], of a mask [1, all tokens]."""
     if role == "mask":
-        return np.ones((1, len(known)), spec.dtype)
+        return np.ones((1, seen + len(tokens)), spec.dtype)
     if role == "positions":
-        return np.arange(seen, len(known), dtype=spec.dtype)[None]
-    return np.array([known[seen:]], spec.dtype)
+        return np.arange(seen, seen + len(tokens), dtype=spec.dtype)[None]
+    return np.array([tokens], spec.dtype)
+
+
+def inputs_of(found: Mapping[TensorSpec, Role], tokens: Sequence[int], seen: int, sequence: int, runs: int) -> Inputs:
+    """Return all inputs of a run of a sequence on some tokens.
+
+    Parameters
+    ----------
+    found
+        What each input is, by :func:`roles`.
+    seen, runs
+        Number of tokens and of runs before, whose state is there.
+    """
+    inputs = {spec.name: fill(spec, role, tokens, seen) for spec, role in found.items()}
+    inputs[SEQUENCE.name] = np.array([sequence, runs], np.int64)
+    return inputs
 
 
 def logits_of(outputs: Sequence[TensorSpec], where: str) -> TensorSpec:
@@ -93,20 +110,30 @@ def likeliest(logits: NDArray[Any]) -> int:
     return int(logits.reshape(-1, logits.shape[-1])[-1].argmax())
 
 
-def choose(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
+def choose(logits: NDArray[Any], temperature: float, seed: Sequence[int] = (), index: int = 0) -> int:
     """Return the token that follows a run with these logits, along their last axis.
 
-    It is the likeliest one at temperature 0, and otherwise drawn.
+    It is the likeliest one at temperature 0, and otherwise drawn: the ``index``-th token of a sequence by a draw of its
+    own, so whoever draws it, and after whatever restart, it is the same.
+
+    Raises
+    ------
+    ModelError
+        If tokens are to be drawn and some likelihood is no number.
     """
     if temperature == 0:
         return likeliest(logits)
     last = logits.reshape(-1, logits.shape[-1])[-1]
     scaled = last.astype(np.float64) / temperature
     likelihoods = np.exp(scaled - scaled.max())
-    return int(random.choice(len(likelihoods), p=likelihoods / likelihoods.sum()))
+    bounds = np.cumsum(likelihoods)
+    if not np.isfinite(bounds[-1]):
+        raise ModelError("a score of the next token is no number", where="logits")
+    point = np.random.default_rng([*seed, index]).random() * bounds[-1]
+    return int(min(np.searchsorted(bounds, point, side="right"), len(bounds) - 1))
 
 
-def longest_context(found: dict[TensorSpec, Role]) -> int | None:
+def longest_context(found: Mapping[TensorSpec, Role]) -> int | None:
     """Return the number of positions that a model has; None if it states no limit."""
     limits = [spec.bounds[1] + 1 for spec, role in found.items() if role == "positions" and spec.bounds]
     return min(limits, default=None)

@@ -29,6 +29,7 @@ from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
 
 from planner.errors import ModelError
+from planner.model.classical import CLASSICAL
 from planner.model.contributed import contributed_outputs
 from planner.model.graph import RANDOM
 from planner.model.inlining import bodies
@@ -137,6 +138,8 @@ class ShapeWalk:
         except (checker.ValidationError, ValueError, TypeError) as error:
             where = f"{self.source.path}, node {node.name or node.op_type!r}"
             raise ModelError(f"ONNX rejects this node ({str(error).splitlines()[0]})", where=where) from None
+        if node.domain == CLASSICAL:
+            inferred |= contributed_outputs(node, self.types, self.values)
         return inferred | carried
 
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:

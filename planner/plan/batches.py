@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from planner.plan.journey import Visit
 from planner.plan.queueing import Stream
+from planner.profiling.batches import MOST
 from planner.scenario.instance import Instance
 
 _ROUNDS: Final = 30
@@ -127,10 +128,9 @@ def _groups(instance: Instance, streams: Sequence[Stream], models: Sequence[str]
     together: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for number, (stream, model) in enumerate(zip(streams, models, strict=True)):
         site = stream.visit.site
-        if site.transfer or instance.max_batch(model) == 1 or stream.rate_per_s <= 0:
+        if site.transfer or stream.rate_per_s <= 0 or _most(instance, model, stream.visit) == 1:
             continue
-        if instance.profile(model, site.resource).batches is not None:
-            together[model, site, len(stream.visit.piece_s), stream.level].append(number)
+        together[model, site, len(stream.visit.piece_s), stream.level, stream.visit.max_batch].append(number)
     lowest = max(stream.level for stream in streams)
     groups = []
     for members in together.values():
@@ -139,10 +139,15 @@ def _groups(instance: Instance, streams: Sequence[Stream], models: Sequence[str]
         per_sample_s = piece_s.sum(axis=1) / np.arange(1, len(piece_s) + 1)
         pays = [int(np.flatnonzero(per_sample_s[:most] <= per_sample_s[:most].min())[-1]) + 1
                 for most in range(1, len(piece_s) + 1)]  # fmt: skip
-        hold_s = instance.scenario.sources[first.source].max_batch_wait_s if first.level or not lowest else 0.0
+        hold_s = instance.max_batch_wait_s(first.source, first.visit.resource) if first.level or not lowest else 0.0
         rate_per_s = sum(streams[member].rate_per_s for member in members)
         groups.append(_Group(first.level, members, rate_per_s, first.visit, piece_s, np.array(pays), hold_s))
     return groups
+
+
+def _most(instance: Instance, model: str, visit: Visit) -> int:
+    """Return the size of the largest batch that makes a visit."""
+    return min(instance.max_batch(model, visit.resource), visit.max_batch or MOST)
 
 
 def _piece_s(instance: Instance, model: str, visit: Visit) -> Array:
@@ -150,7 +155,7 @@ def _piece_s(instance: Instance, model: str, visit: Visit) -> Array:
     worker, spans = visit.site.resource, visit.spans
     more = [
         [instance.batch_s(model, worker, first, last, size) for first, last in spans]
-        for size in range(1, instance.max_batch(model) + 1)
+        for size in range(1, _most(instance, model, visit) + 1)
     ]
     return np.asarray(visit.piece_s + np.array(more))
 

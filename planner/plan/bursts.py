@@ -160,6 +160,8 @@ class Modulation:
     def longer_s(self, *, own: bool) -> float:
         """Return by how much longer samples wait on average, in seconds."""
         everything = self._found.everything
+        if self._found.own.rate_per_s == 0:  # its samples take no time here
+            return 0.0
         scale_s = max(1 / self._bursts.begin_per_s, everything.load / everything.rate_per_s)
         s = np.array([1e-4, 2e-4], dtype=np.complex128) / scale_s
         one, two = (1 - self.longer(s, own=own)).real / s.real

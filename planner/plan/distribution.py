@@ -71,6 +71,24 @@ class DelayDistribution:
         part = (level - low) / max(float(self.below[after]) - low, 1e-300)
         return (after - 1 + part) * self.step_s
 
+    @property
+    def mean_s(self) -> float:
+        """Mean delay in seconds."""
+        return math.inf if self.below is None else float((1 - self.below).sum()) * self.step_s
+
+    def with_wait(self, least_s: float, mean_s: float) -> DelayDistribution:
+        """Return the distribution in which all beyond ``least_s`` is longer or shorter, so that the mean is ``mean_s``.
+
+        An infinite one stays as it is.
+        """
+        if self.below is None or not math.isfinite(mean_s):
+            return DelayDistribution(0.0, None)
+        factor = max(mean_s - least_s, 0.0) / max(self.mean_s - least_s, 1e-12)
+        before_s = np.arange(len(self.below)) * self.step_s
+        now_s = np.where(before_s < least_s, before_s, least_s + factor * (before_s - least_s))
+        step_s = float(now_s[-1]) / (len(now_s) - 1)
+        return DelayDistribution(step_s, np.interp(np.arange(len(now_s)) * step_s, now_s, self.below))
+
     def share_beyond(self, delay_s: float) -> float:
         """Return the share of samples whose delay exceeds ``delay_s``."""
         if self.below is None:

@@ -17,7 +17,7 @@ from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
 from planner.plan.tokens import counted_s, place_waits_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
-from planner.plan.visit_times import Samples, queueing_times_s, seen_by_others
+from planner.plan.visit_times import Samples, Trips, queueing_times_s, seen_by_others
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
@@ -110,7 +110,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     else:
         scale, times_s = _in_queues(instance, samples, busy, volume)
         delay = _delays(instance, samples, times_s) + latency
-        spread = _distributions(instance, samples, volume * scale)
+        spread = _distributions(instance, samples, volume * scale, delay)
         held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
         surrogate = held / (volume * scale) + latency
     misses = {source: spread[source].share_beyond(it) for source, it in instance.deadlines.items() if it and spread}
@@ -323,7 +323,7 @@ def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
     load = np.zeros((len(instance.sources), len(column)))
     for index, source in enumerate(instance.sources):
         for route, trip in samples[source]:
-            for visit in trip.visits:
+            for visit in (*trip.visits, *trip.aside):
                 load[index, column[visit.resource]] += route.share * visit.probability * visit.mean_s
     return load
 
@@ -356,26 +356,51 @@ def _percentiles(found: DelayDistribution | None) -> dict[str, Any]:
 
 
 def _distributions(
-    instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]
+    instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64], delay_s: NDArray[np.float64]
 ) -> dict[str, DelayDistribution]:
-    """Return the distribution of the delay of each source that has a deadline or bounds on percentiles."""
+    """Return the distribution of the delay of each source that has a deadline or bounds on percentiles.
+
+    Parameters
+    ----------
+    delay_s
+        Mean delay of each source, shape [S], seconds. What samples that run as batches wait is as long on average, and
+        distributed as the wait for single visits of the mean size.
+    """
     specs = instance.scenario.sources
     timed = [source for source, spec in specs.items() if spec.deadline_s is not None or spec.percentiles_s]
     if not timed:
         return {}
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
-    samples = seen_by_others(instance, samples, rate_per_s)
+    seen = seen_by_others(instance, samples, rate_per_s)
     flows = {
         source: Flow(
             level[-specs[source].priority],
             float(rate),
-            samples[source],
+            seen[source],
             variability(instance, source),
             bursts(instance, source),
         )
         for source, rate in zip(instance.sources, rate_per_s, strict=True)
     }
-    return delay_distributions(flows, timed)
+    found = delay_distributions(flows, timed)
+    if not instance.batches:
+        return found
+    means_s = dict(zip(instance.sources, delay_s.tolist(), strict=True))
+    return {
+        name: each.with_wait(_in_batches_s(samples[name], seen[name]), means_s[name])
+        if instance.scenario.sources[name].max_batch > 1
+        else each
+        for name, each in found.items()
+    }
+
+
+def _in_batches_s(samples: Trips, seen: Trips) -> float:
+    """Return the mean delay of samples that never wait, but run in batches of the mean size, in seconds."""
+    return sum(
+        route.share * visit.probability * (batch.mean_s + visit.latency_s)
+        for (route, trip), (_, together) in zip(samples, seen, strict=True)
+        for visit, batch in zip(trip.visits, together.visits, strict=True)
+    )
 
 
 def _delays(instance: Instance, samples: Samples, times_s: Sequence[float]) -> NDArray[np.float64]:

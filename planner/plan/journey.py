@@ -86,6 +86,8 @@ class Visit:
     latency_s: float = 0.0
     spans: tuple[tuple[int, int], ...] = ()
     """First and last block of each session of a stage."""
+    max_batch: int | None = None
+    """Largest batch of a stage, if it has a limit of its own."""
 
     @property
     def resource(self) -> str:
@@ -134,12 +136,15 @@ class Journey:
         For a sequence, how many of the visits bring the first token; None for other samples.
     steps
         For a sequence, the number of further tokens; all visits after ``prompt_visits`` are made for each.
+    aside
+        Transfers that no sample waits for: tokens on their way home while the next step runs.
     """
 
     visits: tuple[Visit, ...]
     ways: tuple[Way, ...]
     prompt_visits: int | None = None
     steps: int = 0
+    aside: tuple[Visit, ...] = ()
 
     def returns_s(self, times_s: Sequence[float]) -> list[float]:
         """Return the time from each visit of a step to that of the next step, in seconds; infinite for other visits.
@@ -193,7 +198,7 @@ class Journeys:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._known: dict[tuple[str, str, int, tuple[Stage, ...], tuple[Phase, ...]], Journey] = {}
+        self._known: dict[tuple[object, ...], Journey] = {}
         self._stages: dict[tuple[str, int, Stage, Phase], Visit] = {}
         self._sends: dict[Send, tuple[Visit, ...]] = {}
 
@@ -206,7 +211,7 @@ class Journeys:
             Two consecutive workers of the route have no path between them.
         """
         phases = self._instance.phases[source]
-        key = self._instance.home(source), route.model, route.operating_point, route.stages, phases
+        key = self._instance.home(source), route.model, route.operating_point, route.stages, route.loop, phases
         if key not in self._known:
             parts = [self._journey(source, route, phase) for phase in phases]
             self._known[key] = parts[0] if phases == (SAMPLE,) else _sequence(phases, parts)
@@ -219,6 +224,8 @@ class Journeys:
         reach = tuple(phase.count * share for share in (*point.reach, point.reach[-1]))
         cut_bytes = instance.run_bytes(route.model, phase)
         home = instance.home(source)
+        fed_back = phase.fed_back and route.loop == "last"
+        before_first = route.stages[-1].worker if fed_back else home
         visits: list[Visit] = []
         ways: list[Way] = []
 
@@ -228,7 +235,7 @@ class Journeys:
             first = len(visits) - len(made)
             return tuple((first + index, len(visit.piece_s)) for index, visit in enumerate(made))
 
-        start = self._transfers(source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))
+        start = self._transfers(source, (before_first, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))
         path = pass_through(start)
         for index, stage in enumerate(route.stages):
             known = route.model, route.operating_point, stage, phase
@@ -243,7 +250,10 @@ class Journeys:
             receiver = route.stages[index + 1].worker if index + 1 < len(route.stages) else home
             cut = stage.last_block + 1
             onward = (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut])
-            path += pass_through(self._transfers(source, onward))
+            transfers = self._transfers(source, onward)
+            if fed_back and index + 1 == len(route.stages):
+                return Journey(tuple(visits), (Way(reach[-1], path),), aside=transfers)
+            path += pass_through(transfers)
         if reach[-1] > 0:
             ways.append(Way(reach[-1], path))
         return Journey(tuple(visits), tuple(ways))
@@ -264,12 +274,13 @@ def _sequence(phases: Sequence[Phase], parts: Sequence[Journey]) -> Journey:
     visits = tuple(visit for part in parts for visit in part.visits)
     path = tuple((number, len(visit.piece_s)) for number, visit in enumerate(visits))
     steps = sum(phase.count for phase in phases[1:])
-    return Journey(visits, (Way(1.0, path),), prompt_visits=len(parts[0].visits), steps=steps)
+    aside = tuple(visit for part in parts for visit in part.aside)
+    return Journey(visits, (Way(1.0, path),), prompt_visits=len(parts[0].visits), steps=steps, aside=aside)
 
 
 def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint, phase: Phase) -> Visit:
-    piece_s, piece_std_s = instance.sessions_s(model, stage.worker, stage.spans, phase)
-    piece_s[0] += instance.stage_overhead_s(model, stage.worker)
+    piece_s, piece_std_s = instance.sessions_s(model, stage.worker, stage.spans, phase, stage.max_batch)
+    piece_s[0] += instance.stage_overhead_s(model, stage.worker, stage.max_batch)
     reach = np.array([point.reach[first] for first, _ in stage.spans])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
@@ -279,6 +290,7 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
         piece_std_s=piece_std_s,
         survival=survival,
         spans=tuple(stage.spans),
+        max_batch=stage.max_batch,
     )
 
 

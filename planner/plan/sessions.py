@@ -1,4 +1,4 @@
-"""Which blocks of a plan's stages are joined to one session.
+"""Which blocks of a plan's stages are joined to one session, and how large batches of a stage may become.
 
 One session for several blocks takes less time than one for each, by what the profile's ``fusion_saving_s`` says. On the
 other hand a worker looks for more urgent work between sessions only. So blocks are joined wherever that saves time, as
@@ -6,17 +6,23 @@ long as no session takes longer than more urgent work may wait.
 
 Sources and routes that run the same blocks of a model on a worker have the same sessions there, which end wherever a
 stage of any of them does: so no weights are in memory twice.
+
+A session of a batch takes longer than that of a sample. What holds for blocks holds for samples: they run together as
+far as the source allows, but no session takes longer than more urgent work may wait, unless that of one sample does.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import inf
 
 import numpy as np
 
 from planner.plan.types import PlanSpec, Route, Stage
+from planner.profiling.batches import MOST
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
@@ -28,36 +34,54 @@ PARTS = (2, 4)
 
 
 def join_blocks(instance: Instance, routes: Routes, max_wait_s: float = inf) -> dict[str, tuple[Route, ...]]:
-    """Return routes whose stages join blocks where that saves time.
+    """Return routes whose stages join blocks where that saves time, and limit their batches.
 
     Parameters
     ----------
     max_wait_s
-        Longest time of a session of several blocks that more urgent work may have to wait for, in seconds.
+        Longest time of a session of several blocks or samples that more urgent work may have to wait for, in seconds.
     """
-    if not instance.joins:
-        return {source: tuple(of_source) for source, of_source in routes.items()}
-    limits = {place: max_wait_s if place in _blocking(instance, routes) else inf for place in _borders(routes)}
-    ends = {place: _ends(instance, place, borders, limits[place]) for place, borders in _borders(routes).items()}
-    return {source: tuple(_joined(route, ends) for route in of_source) for source, of_source in routes.items()}
+    found = {source: tuple(of_source) for source, of_source in routes.items()}
+    if instance.joins:
+        limits = {place: max_wait_s if place in _blocking(instance, routes) else inf for place in _borders(routes)}
+        ends = {place: _ends(instance, place, borders, limits[place]) for place, borders in _borders(routes).items()}
+        found = {source: tuple(_joined(route, ends) for route in of_source) for source, of_source in found.items()}
+    return _with_batches(instance, found, max_wait_s) if instance.batches else found
 
 
 def longest_wait_s(instance: Instance, routes: Routes) -> float:
-    """Return the time of the longest session of several blocks that more urgent work may wait for; 0 without one."""
-    blocking, longest_s = _blocking(instance, routes), 0.0
-    for of_source in routes.values():
+    """Return the time of the longest session that more urgent work may wait for, of those of several blocks or samples.
+
+    It is 0 without one.
+    """
+    blocking, urgency, longest_s = _blocking(instance, routes), _urgency(instance, routes), 0.0
+    for source, of_source in routes.items():
         for route in of_source:
             for stage in route.stages:
-                spans = [(first, last) for first, last in stage.spans if first < last]
-                if spans and (route.model, stage.worker) in blocking:
-                    longest_s = max(longest_s, *instance.sessions_s(route.model, stage.worker, spans)[0].tolist())
+                if (route.model, stage.worker) not in blocking:
+                    continue
+                most = _most(instance, route.model, stage) if _gives_way(instance, source, stage, urgency) else 1
+                spans = [span for span in stage.spans if most > 1 or span[0] < span[1]]
+                longest_s = max(longest_s, _longest_s(instance, route.model, stage.worker, spans, most))
     return longest_s
 
 
 def choices_of_wait(instance: Instance, routes: Routes) -> list[float]:
     """Return values of ``max_wait_s`` between which to choose; infinity first, alone if no other makes a difference."""
-    longest_s = longest_wait_s(instance, join_blocks(instance, routes)) if instance.joins else 0.0
+    known = instance.joins or instance.batches
+    longest_s = longest_wait_s(instance, join_blocks(instance, routes)) if known else 0.0
     return [inf, *(longest_s / part for part in PARTS), 0.0] if longest_s else [inf]
+
+
+def smallest_batches(plan: PlanSpec) -> dict[str, int]:
+    """Return the smallest of the limits that a plan sets to batches at each worker, where it sets any."""
+    found: dict[str, int] = {}
+    for entry in plan.sources.values():
+        for route in entry.routes:
+            for stage in route.stages:
+                if stage.max_batch is not None:
+                    found[stage.worker] = min(found.get(stage.worker, stage.max_batch), stage.max_batch)
+    return found
 
 
 def has_sessions(plan: PlanSpec) -> bool:
@@ -94,20 +118,62 @@ def _borders(routes: Routes) -> dict[_Place, set[int]]:
 
 def _blocking(instance: Instance, routes: Routes) -> frozenset[_Place]:
     """Return the places whose sessions may keep more urgent work of their worker waiting."""
-    sources = instance.scenario.sources
-    users: dict[_Place, set[str]] = defaultdict(set)
-    for source, of_source in routes.items():
-        for route in of_source:
-            for stage in route.stages:
-                users[route.model, stage.worker].add(source)
-    most: dict[str, float] = defaultdict(lambda: -inf)
-    for (_, worker), names in users.items():
-        most[worker] = max(most[worker], *(sources[name].priority for name in names))
+    urgency = _urgency(instance, routes)
     return frozenset(
-        (model, worker)
-        for (model, worker), names in users.items()
-        if min(sources[name].priority for name in names) < most[worker]
+        (route.model, stage.worker)
+        for source, of_source in routes.items()
+        for route in of_source
+        for stage in route.stages
+        if _gives_way(instance, source, stage, urgency)
     )
+
+
+def _urgency(instance: Instance, routes: Routes) -> dict[str, float]:
+    """Return the highest priority of the samples that each worker serves."""
+    most: dict[str, float] = {}
+    for source, of_source in routes.items():
+        priority = instance.scenario.sources[source].priority
+        for worker in {stage.worker for route in of_source for stage in route.stages}:
+            most[worker] = max(most.get(worker, priority), priority)
+    return most
+
+
+def _gives_way(instance: Instance, source: str, stage: Stage, urgency: Mapping[str, float]) -> bool:
+    """Return whether there is more urgent work than a source's where it runs a stage."""
+    return instance.scenario.sources[source].priority < urgency[stage.worker]
+
+
+def _with_batches(instance: Instance, routes: Routes, max_wait_s: float) -> dict[str, tuple[Route, ...]]:
+    """Return routes whose batches take no longer for a session than more urgent work may wait, as far as they can."""
+    urgency = _urgency(instance, routes)
+
+    def limited(source: str, model: str, stage: Stage) -> Stage:
+        free = stage.model_copy(update={"max_batch": None}) if stage.max_batch is not None else stage
+        most = limit = _most(instance, model, free)
+        if most > 1 and max_wait_s < inf and _gives_way(instance, source, stage, urgency):
+            longest_s = partial(_longest_s, instance, model, stage.worker, stage.spans)
+            limit = max(bisect_right(range(1, most + 1), max_wait_s, key=longest_s), 1)
+        return free if limit == most else free.model_copy(update={"max_batch": limit})
+
+    return {
+        source: tuple(
+            route.model_copy(update={"stages": tuple(limited(source, route.model, stage) for stage in route.stages)})
+            for route in of_source
+        )
+        for source, of_source in routes.items()
+    }
+
+
+def _most(instance: Instance, model: str, stage: Stage) -> int:
+    """Return the largest batch that runs a stage."""
+    return min(instance.max_batch(model, stage.worker), stage.max_batch or MOST)
+
+
+def _longest_s(instance: Instance, model: str, worker: str, spans: Sequence[tuple[int, int]], size: int) -> float:
+    """Return the time of the longest of these sessions for a batch, in seconds; 0 without any."""
+    times_s = instance.sessions_s(model, worker, spans)[0].tolist()
+    more_s = (instance.batch_s(model, worker, first, last, size) for first, last in spans)
+    return max((time_s + longer_s for time_s, longer_s in zip(times_s, more_s, strict=True)), default=0.0)
 
 
 def _ends(instance: Instance, place: _Place, borders: set[int], max_wait_s: float) -> list[int]:

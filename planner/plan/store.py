@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,14 @@ from planner.files import StrPath, read_bounded, write_text_atomic
 from planner.formats.json import parse_json
 from planner.plan.types import SCHEMA, PlanSpec
 from planner.schemas import other_kind, schema_fault, schema_faults
+
+_ABSENT_SOURCE: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("delay_interval_s", "rate_interval_per_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "miss_share")
+)
+"""Values of keys that only sources of estimates, or with limits on single samples, have; the others are not written."""
+_USUAL_ROUTE: Final[Mapping[str, Any]] = {"loop": "home"}
+_USUAL_STAGE: Final[Mapping[str, Any]] = {"sessions": [], "max_batch": None}
+_USUAL_PLAN: Final[Mapping[str, Any]] = {"search": [], "max_wait_s": None}
 
 
 def load_plan(path: StrPath) -> PlanSpec:
@@ -51,22 +60,18 @@ def save_plan(plan: PlanSpec, path: StrPath) -> None:
 def plan_document(plan: PlanSpec) -> dict[str, Any]:
     """Return the plan as it is written to its file."""
     document: dict[str, Any] = plan.model_dump(mode="json", by_alias=True)
+    _leave_out(document, _USUAL_PLAN)
     for source in document["sources"].values():
-        for key in _OPTIONAL:
-            if source[key] is None:
-                del source[key]
+        _leave_out(source, _ABSENT_SOURCE)
         for route in source["routes"]:
+            _leave_out(route, _USUAL_ROUTE)
             for stage in route["stages"]:
-                if not stage["sessions"]:
-                    del stage["sessions"]
-    if not plan.search:
-        del document["search"]
-    if plan.max_wait_s is None:
-        del document["max_wait_s"]
+                _leave_out(stage, _USUAL_STAGE)
     return document
 
 
-_OPTIONAL: Final = (
-    "delay_interval_s", "rate_interval_per_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "miss_share",
-)  # fmt: skip
-"""Keys of a source that only estimates, or only sources with limits on single samples, have."""
+def _leave_out(entries: dict[str, Any], usual: Mapping[str, Any]) -> None:
+    """Remove the keys that have their ``usual`` values."""
+    for key, value in usual.items():
+        if entries[key] == value:
+            del entries[key]

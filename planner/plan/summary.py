@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from planner.plan.sessions import has_sessions
+from planner.plan.sessions import has_sessions, smallest_batches
 from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, PlanWorth, Route, SourcePlan
 from planner.scenario.instance import Instance
 from planner.tables import Table, milliseconds
@@ -53,6 +53,10 @@ def _sessions(plan: PlanSpec) -> Iterator[str]:
     if has_sessions(plan):
         waits = f"; more urgent work waits up to {milliseconds(plan.max_wait_s)} for one" if plan.max_wait_s else ""
         yield f"blocks in brackets run as one session{waits}"
+    if limits := smallest_batches(plan):
+        sizes = ", ".join(f"{size} at {worker}" for worker, size in limits.items())
+        wait = f", so that more urgent work waits up to {milliseconds(plan.max_wait_s)}" if plan.max_wait_s else ""
+        yield f"batches of at most {sizes}{wait}"
 
 
 def describe_worth(plan: PlanSpec, worth: PlanWorth) -> str:
@@ -137,10 +141,25 @@ def _tokens(plan: PlanSpec, instance: Instance) -> Table:
                     milliseconds(source.tpot_s),
                     "–" if not source.tpot_s else f"{1 / source.tpot_s:.1f} /s",
                     _under_way(rate_per_s, source.delay_s, decode.concurrent),
+                    _fed_back(source, instance.home(name)),
                 )
             )
-    columns = ("source", ">prompt + new", ">to the first token", ">per token", ">tokens", ">sequences at a time")
+    columns = (
+        "source",
+        ">prompt + new",
+        ">to the first token",
+        ">per token",
+        ">tokens",
+        ">sequences at a time",
+        "fed back at",
+    )
     return Table("Tokens", columns, rows)
+
+
+def _fed_back(source: SourcePlan, home: str) -> str:
+    """Return at which workers tokens become the input of the next step."""
+    workers = (home if route.loop == "home" else route.stages[-1].worker for route in source.routes)
+    return ", ".join(dict.fromkeys(workers))
 
 
 def _under_way(rate_per_s: float | None, delay_s: float, concurrent: int) -> str:

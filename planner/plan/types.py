@@ -29,6 +29,8 @@ class Stage(FrozenModel):
     last_block: Block
     sessions: tuple[Block, ...] = ()
     """Last block of each of the sessions that run the stage, where blocks are joined; empty if none are."""
+    max_batch: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Largest batch that the stage runs, so that more urgent work does not wait too long; None for no such limit."""
 
     @model_validator(mode="after")
     def _sessions_cover_it(self) -> Stage:
@@ -76,6 +78,9 @@ class Route(FrozenModel):
     operating_point: int = 0
     """Index among the operating points of the model."""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    loop: Literal["home", "last"] = "home"
+    """Where a sequence's tokens are fed back: at the source's worker, or at the worker of the last block, which begins
+    the next run by itself."""
 
     @cached_property
     def workers(self) -> frozenset[str]:
@@ -235,8 +240,8 @@ class PlanSpec(FrozenModel):
     threads: int = 1
     """Threads of the solver; with several, the same search may end with another plan."""
     max_wait_s: float | None = None
-    """Time of the longest session of several blocks that more urgent work may wait for, by the profiles, in seconds;
-    None if there is none."""
+    """Time of the longest session of several blocks or samples that more urgent work may wait for, by the profiles, in
+    seconds; None if there is none."""
     warning: str | None = None
     """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]

@@ -74,11 +74,26 @@ def _one_route_faults(instance: Instance, source: str, route: Route, where: str)
         yield from _session_faults(instance, route, stage, where)
     if expected != instance.length(route.model):
         yield Fault("blocks are left out or added", where, expected, f"{instance.length(route.model)} blocks")
+    yield from _loop_faults(instance, source, route, where)
     home = instance.home(source)
     stops = [home, *(stage.worker for stage in route.stages), home]
     for sender, receiver in itertools.pairwise(stops):
         if instance.path(sender, receiver) is None:
             yield Fault("no path between two workers", where, f"{sender} > {receiver}")
+
+
+def _loop_faults(instance: Instance, source: str, route: Route, where: str) -> Iterator[Fault]:
+    """Check where the tokens of a sequence are fed back: where the scenario says so, if that is possible."""
+    decode = instance.scenario.sources[source].decode
+    linked = instance.path(route.stages[-1].worker, route.stages[0].worker) is not None
+    if route.loop == "last":
+        if decode is None:
+            yield Fault("a loop of no sequence", where, route.loop, "a source with decode")
+        elif decode.loop == "home":
+            yield Fault("another loop than the scenario's", where, route.loop, decode.loop)
+        if not linked:
+            ends = f"{route.stages[-1].worker} > {route.stages[0].worker}"
+            yield Fault("no path between two workers", where, ends)
 
 
 def _session_faults(instance: Instance, route: Route, stage: Stage, where: str) -> Iterator[Fault]:

@@ -21,7 +21,9 @@ _ROUNDS: Final = 20
 _CLOSE: Final = 1e-3
 """How many times the times of steps are found again at most, and the relative change at which they are known."""
 
-Samples: TypeAlias = Mapping[str, Sequence[tuple[Route, Journey]]]
+Trips: TypeAlias = Sequence[tuple[Route, Journey]]
+"""Routes of a source, with what a sample does on each."""
+Samples: TypeAlias = Mapping[str, Trips]
 """Each source's routes, with what a sample does on each."""
 
 

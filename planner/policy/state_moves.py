@@ -98,7 +98,7 @@ class _Times:
         return all(profile.sequences is not None for profile in self._instance.profiles[model].values())
 
     def run_s(self, route: Route, run: Run) -> float:
-        """Return the time of a run on a route and back home, in seconds."""
+        """Return the time of a run on a route and back to where the next one begins, in seconds."""
         instance, model = self._instance, route.model
         own_s = 0.0
         for stage in route.stages:
@@ -108,7 +108,9 @@ class _Times:
         sequences = instance.any_profile(model).sequences
         sizes = [0.0] * (instance.length(model) + 1) if sequences is None else sequences.cut_bytes([run])[0].tolist()
         cuts = [*(stage.first_block for stage in route.stages), instance.length(model)]
-        ways = pairwise([self._home, *(stage.worker for stage in route.stages), self._home])
+        begins = route.stages[-1].worker if route.loop == "last" and run.new == 1 else self._home
+        ends = route.stages[-1].worker if route.loop == "last" else self._home
+        ways = pairwise([begins, *(stage.worker for stage in route.stages), ends])
         carried = zip(ways, cuts, strict=True)
         sent_s = [self._costs.transfer_s(*way, sizes[cut] if cut < cuts[-1] else 0.0) for way, cut in carried]
         return own_s + sum(sent_s, 0.0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple, NoReturn, Protocol, TypeAlias
+from typing import Final, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from planner.plan.types import PlanSpec, Route, Stage
 from planner.policy.costs import CostTable
@@ -45,6 +45,56 @@ class Progress(NamedTuple):
     new: int
     left: int
 
+    @property
+    def context(self) -> int:
+        """Number of tokens whose state there is after this run."""
+        return self.past + self.new
+
+    def after(self) -> Progress:
+        """Return that of the step after this run."""
+        return Progress(self.context, 1, max(self.left - 1, 0))
+
+
+RUN_STRIDE: Final = 2**32
+"""Difference between the numbers of successive runs of a sequence; samples of a scenario or program count from 0."""
+
+
+class Decoding(NamedTuple):
+    """How the token after a run of a sequence is chosen, by the worker of the last block.
+
+    Parameters
+    ----------
+    number
+        Number of that token in its sequence; each has a draw of its own.
+    runs
+        Number of the runs whose state the run continues.
+    context
+        Tokens of the sequence, those of the run included.
+    left
+        Largest number of further runs that may follow without the sequence's program: those of one token each.
+    temperature, seed
+        As for :func:`~planner.model.tokens.choose`.
+    stop
+        Tokens after which no run follows.
+    """
+
+    number: int
+    runs: int
+    context: int
+    left: int = 0
+    temperature: float = 0.0
+    seed: tuple[int, ...] = ()
+    stop: tuple[int, ...] = ()
+
+    def after(self) -> Decoding:
+        """Return that of the next run, which takes the token."""
+        number, runs, context, left, temperature, seed, stop = self
+        return Decoding(number + 1, runs + 1, context + 1, left - 1, temperature, seed, stop)
+
+    def ends(self, token: int | None) -> bool:
+        """Return whether no run follows the token; None for one that is not known, in simulations."""
+        return self.left <= 0 or token in self.stop
+
 
 @dataclass(slots=True)
 class Task:
@@ -62,8 +112,10 @@ class Task:
         Time of the run's clock after which none of its blocks is started; None without such a limit.
     sequence
         Number of the sequence that it continues, whose state is where its earlier runs were; None for other samples.
-    greedy
-        Whether only the likeliest token of its result goes home.
+    decoding
+        How the token after it is chosen, which alone goes home; None for what gives outputs.
+    again
+        The stages of the next run of its sequence, which the worker of the last block begins; empty if home does that.
     state_at
         Stages of another route that have the state of its sequence, if it is to be fetched from there.
     """
@@ -77,7 +129,8 @@ class Task:
     stages: tuple[Stage, ...]
     latest_s: float | None = None
     sequence: int | None = None
-    greedy: bool = False
+    decoding: Decoding | None = None
+    again: tuple[Stage, ...] = ()
     state_at: tuple[Stage, ...] = ()
 
     @property
@@ -97,9 +150,16 @@ class Task:
             stages,
             self.latest_s,
             self.sequence,
-            self.greedy,
+            self.decoding,
+            self.again,
             self.state_at,
         )
+
+    def next_run(self, now_s: float) -> Task:
+        """Return the task of the next run of its sequence, which the worker of the last block begins."""
+        decoding = None if self.decoding is None else self.decoding.after()
+        key = SampleKey(self.key.source, self.key.sample + RUN_STRIDE, 0)
+        return replace(self, key=key, created_s=now_s, next_block=0, stages=self.again, decoding=decoding, state_at=())
 
 
 @dataclass(slots=True)

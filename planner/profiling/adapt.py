@@ -251,7 +251,7 @@ def estimate_adapted(
         )
     environment = {key: value for key, value in adapted.measured[0].environment.items() if key in COPIED}
     return assemble(
-        chain,
+        chain_model,
         ChainCosts(
             mean_s,
             std_s=[spread * time_s for time_s in mean_s],

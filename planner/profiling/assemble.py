@@ -9,11 +9,12 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from planner.errors import ProfileError
-from planner.model.chain import Chain
 from planner.model.work import Work
 from planner.profiling.batches import BatchCosts
+from planner.profiling.sampling import ProfiledModel
 from planner.profiling.sequences import SequenceCosts
 from planner.profiling.types import (
+    AXES,
     SCHEMA,
     SHAPES,
     EstimateInterval,
@@ -67,7 +68,7 @@ class ChainCosts:
 
 
 def assemble(
-    chain: Chain,
+    chain_model: ProfiledModel,
     costs: ChainCosts,
     *,
     device_class: str,
@@ -75,13 +76,15 @@ def assemble(
     environment: dict[str, Any],
     operating_points: Sequence[OperatingPoint],
 ) -> Profile:
-    """Return the profile of ``chain`` on ``device_class``.
+    """Return the profile of a chain on ``device_class``.
 
     Raises
     ------
     ProfileError
         If a value is out of its range, such as a time in another unit.
     """
+    chain = chain_model.chain
+    shapes = {tensor.name: list(tensor.shape) for tensor in chain.cuts[0].tensors}
     unknown = (0.0,) * len(chain)
     rows = zip(
         chain.blocks,
@@ -99,7 +102,7 @@ def assemble(
         "chain_sha256": chain.chain_sha256,
         "device_class": device_class,
         "provenance": provenance,
-        "environment": {**environment, SHAPES: {tensor.name: list(tensor.shape) for tensor in chain.cuts[0].tensors}},
+        "environment": {**environment, SHAPES: shapes, AXES: chain_model.axes.sizes},
         "stage_overhead_s": costs.stage_overhead_s,
         "fusion_saving_s": tuple(costs.fusion_saving_s),
         "fusion_error": costs.fusion_error,

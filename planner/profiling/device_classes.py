@@ -29,6 +29,7 @@ from planner.files import read_bounded
 from planner.formats.yaml import YamlError, parse_yaml
 from planner.profiling.types import NonNegative, Positive
 from planner.schemas import schema_fault, schema_faults
+from planner.version import installation
 
 FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
 """Folders of class files: below the working directory, in the installed package, in a checkout of this project."""
@@ -136,7 +137,7 @@ def load_class(name: str) -> DeviceClass:
     try:
         document = parse_yaml(read_bounded(path)).value
     except ImportError as error:
-        raise ProfileError("estimates require a YAML parser", expected='`pip install "mdi-planner[plan]"`') from error
+        raise ProfileError("estimates require a YAML parser", expected=installation("plan")) from error
     except OSError as error:
         raise ProfileError(f"device class cannot be read: {error.strerror}", where=str(path)) from error
     except YamlError as error:

@@ -78,7 +78,7 @@ def estimate(
         for block, work in zip(chain.blocks, works, strict=True)
     ]
     return assemble(
-        chain,
+        chain_model,
         ChainCosts(
             mean_s,
             intervals_s=[around(time_s, width) for time_s in mean_s],

@@ -75,7 +75,7 @@ def import_profile(
         )
     mean_s, variance = _per_block(layers, chain_model)
     return assemble(
-        chain_model.chain,
+        chain_model,
         ChainCosts(
             mean_s.tolist(),
             std_s=np.sqrt(variance).tolist(),

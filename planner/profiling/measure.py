@@ -160,7 +160,7 @@ def measure(
         environment["placement"] = samples.placement.shares
         environment["warnings"] += samples.placement.warnings(runner.provider)
     return assemble(
-        chain,
+        chain_model,
         ChainCosts(
             fitted.mean_s.tolist(),
             std_s=fitted.std_s.tolist(),
@@ -189,6 +189,7 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
     """Take all samples; return False if Ctrl-C cut them short, and re-raise it if there are too few rounds."""
     try:
         sampler.load()
+        sampler.warm_clocks()
         sampler.run_rounds(rounds)
         sampler.try_fusing()
         sampler.measure_memory()

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ModelError, RuntimeSessionError
-from planner.model.chain import SEQUENCE, Chain, StatePair, TensorSpec
-from planner.model.tokens import Role, fill, logits_of, longest_context, roles
+from planner.model.chain import Chain, StatePair, TensorSpec
+from planner.model.tokens import Inputs, Role, inputs_of, logits_of, longest_context, roles
 from planner.profiling.sampling import Clock, ProfiledModel
 from planner.profiling.sequences import BlockRuns, Run, SequenceCosts, curve_error, fit_curve, fit_size
 from planner.runtime.memory import measure_memory
@@ -56,11 +56,9 @@ class _Runs:
     def __post_init__(self) -> None:
         self.roles = roles(self.chain.cuts[0].tensors, self.chain.name)
 
-    def inputs(self, new: int) -> dict[str, NDArray[Any]]:
+    def inputs(self, new: int) -> Inputs:
         """Return the inputs of the next run, of ``new`` tokens."""
-        known = self.known[: self.seen + new]
-        tensors = {spec.name: fill(spec, role, known, self.seen) for spec, role in self.roles.items()}
-        return {**tensors, SEQUENCE.name: np.array([0, self.runs], np.int64)}
+        return inputs_of(self.roles, self.known[self.seen : self.seen + new], self.seen, 0, self.runs)
 
     def run(self, new: int) -> tuple[list[float], list[dict[str, NDArray[Any]]]]:
         """Run ``new`` tokens; return the seconds of each block, and the tensors of each cut."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, ProfileError
-from planner.model.chain import Chain, TensorSpec
+from planner.model.chain import SEQUENCE, Chain, TensorSpec
 from planner.profiling.recorded_predictions import RecordedPredictions
 from planner.profiling.sampling import ProfiledModel, Progress
 from planner.profiling.types import OperatingPoint
@@ -38,7 +38,7 @@ class LabelledSamples:
     Parameters
     ----------
     inputs
-        Arrays of shape [n, ...] by name of the model input.
+        Arrays of shape [n, *shape of the input] by name of the model input.
     labels
         Class of each sample; shape [n].
     """
@@ -50,8 +50,8 @@ class LabelledSamples:
         return len(next(iter(self.inputs.values())))
 
     def sample(self, index: int) -> dict[str, NDArray[Any]]:
-        """Return the inputs of one sample, as a batch of one."""
-        return {name: array[index : index + 1] for name, array in self.inputs.items()}
+        """Return the inputs of one sample."""
+        return {name: array[index] for name, array in self.inputs.items()}
 
 
 def load_samples(path: Path, chain: Chain) -> LabelledSamples:
@@ -61,7 +61,7 @@ def load_samples(path: Path, chain: Chain) -> LabelledSamples:
     ----------
     path
         File with an array for each input, by name, whose first axis counts the samples, and optionally ``label``,
-        integers of shape [n]. Other arrays are ignored.
+        integers of shape [n]. Other arrays are ignored. Samples may lack the first axis of an input if that is 1 long.
     chain
         The model.
 
@@ -72,7 +72,7 @@ def load_samples(path: Path, chain: Chain) -> LabelledSamples:
     RuntimeSessionError
         If the file cannot be read.
     """
-    specs = chain.cuts[0].tensors
+    specs = [spec for spec in chain.cuts[0].tensors if spec != SEQUENCE]
     arrays = load_arrays(path, {LABEL, *(spec.name for spec in specs)})
     faults = [fault for spec in specs if (fault := _input_fault(spec, arrays, path))]
     labels = arrays.get(LABEL)
@@ -91,23 +91,27 @@ def load_samples(path: Path, chain: Chain) -> LabelledSamples:
         faults = [Fault("no samples", f"{path}: {first}", 0, "one or more")]
     if faults:
         raise ProfileError(faults)
-    return LabelledSamples(
-        {spec.name: arrays[spec.name] for spec in specs}, None if labels is None else labels.astype(np.int64)
-    )
+    inputs = {spec.name: _with_batch(spec, arrays[spec.name]) for spec in specs}
+    if SEQUENCE in chain.cuts[0].tensors:  # each sample by itself, from a drawn state
+        inputs[SEQUENCE.name] = np.full((count, *SEQUENCE.shape), -1, SEQUENCE.dtype)
+    return LabelledSamples(inputs, None if labels is None else labels.astype(np.int64))
 
 
 def _input_fault(spec: TensorSpec, arrays: Mapping[str, NDArray[Any]], path: Path) -> Fault | None:
-    expected = f"{spec.dtype} [samples, {', '.join(map(str, spec.shape[1:]))}]"
+    sizes = spec.shape[1:] if spec.shape[:1] == (1,) else spec.shape
+    expected = f"{spec.dtype} [{', '.join(map(str, ('samples', *sizes)))}]"
     array, where = arrays.get(spec.name), f"{path}: {spec.name}"
-    if spec.shape[:1] != (1,):
-        return Fault(
-            "the model does not accept a batch of one sample", f"input {spec.name}", list(spec.shape), "[1, ...]"
-        )
     if array is None:
         return Fault("no samples for this input", where, expected=expected)
-    if array.dtype.name != spec.dtype or array.shape[1:] != spec.shape[1:] or not array.ndim:
+    if array.dtype.name != spec.dtype or not array.ndim or not spec.fits(_with_batch(spec, array).shape[1:]):
         return Fault("samples do not fit this input", where, f"{array.dtype} {list(array.shape)}", expected)
     return None
+
+
+def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    """Return samples with the first axis of the input, which they may lack if it is 1 long."""
+    lacks_batch = spec.shape[:1] == (1,) and array.ndim == len(spec.shape)
+    return array[:, None] if lacks_batch else array
 
 
 def predict(

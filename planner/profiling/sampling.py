@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.heap import only_new_garbage
 from planner.model.chain import SEQUENCE, Chain
 from planner.model.work import Work
 from planner.profiling.batches import BatchCosts
@@ -32,12 +33,16 @@ from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
 
 if TYPE_CHECKING:  # this module needs onnx, which the base install lacks
+    from planner.model.axes import Axes
     from planner.model.functions import RuntimeNode
 
 Progress = Callable[[int, int], None]
 """Callback that receives the percentage done so far, and 100."""
 
 WARM_UP_ROUNDS: Final = 2
+CLOCKS_S: Final = 2.0
+CLOCKS_SHARE: Final = 0.1
+"""How long a device is kept busy before it is measured, and the most of the budget that this may take."""
 MIN_ROUNDS: Final = 3
 FUSION_ROUNDS: Final = 10
 PLACED_RUNS: Final = 10
@@ -52,6 +57,10 @@ class ProfiledModel(Protocol):
     @property
     def chain(self) -> Chain:
         """Blocks and cuts."""
+
+    @property
+    def axes(self) -> Axes:
+        """Sizes of the axes that the model names."""
 
     @property
     def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
@@ -197,6 +206,18 @@ class Sampler:
             for index in range(self._length):
                 self._cut_tensors.append(self._runner.run_block(index, self._cut_tensors[index]))
 
+    def warm_clocks(self) -> None:
+        """Keep a device busy until its clocks are up: an idle GPU runs at a fraction of them, and is slow to rise.
+
+        The CPU's clocks are up once the chain was loaded and run.
+        """
+        if self._runner.provider.device is None:
+            return
+        until_s = perf_counter() + min(CLOCKS_S, CLOCKS_SHARE * self._clock.budget_s)
+        while perf_counter() < until_s:
+            self._runner.run_segment(0, self._length - 1, self._cut_tensors[0])
+            self._clock.report()
+
     def run_rounds(self, count: int) -> None:
         """Run ``count`` rounds after the warm-up, or fewer if the budget runs out."""
         for _ in range(WARM_UP_ROUNDS):
@@ -267,12 +288,13 @@ class Sampler:
         """Measure each block's memory if the blocks run on the CPU provider."""
         if not self._runner.provider.on_calling_thread:
             return
-        for index in range(self._length):
-            memory = None if self._clock.used(1.0) else self._memory(index)
-            if memory is None:
-                return
-            self.samples.memory.append(memory)
-            self._clock.report()
+        with only_new_garbage():
+            for index in range(self._length):
+                memory = None if self._clock.used(1.0) else self._memory(index)
+                if memory is None:
+                    return
+                self.samples.memory.append(memory)
+                self._clock.report()
 
     def measure_rounding(self) -> None:
         """Measure what the provider does to the outputs of the whole model, unless it is the reference's own.

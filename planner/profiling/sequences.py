@@ -156,8 +156,8 @@ def describe(costs: SequenceCosts) -> Iterator[Table | str]:
         "Sequences",
         (
             ">block",
-            *(f">prompt of {run.new} ms" for run in runs[:2]),
-            *(f">step at {run.past + 1} ms" for run in runs[2:]),
+            *(f">prompt of {run.new}, ms" for run in runs[:2]),
+            *(f">step at {run.past + 1}, ms" for run in runs[2:]),
             ">state KiB",
             ">a token KiB",
         ),

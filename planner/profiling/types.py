@@ -26,6 +26,9 @@ WHOLE_ERROR: Final = "whole_error"
 SHAPES: Final = "shapes"
 """Key of the shapes of the model's inputs in the environment, by name."""
 
+AXES: Final = "axes"
+"""Key of the sizes of the axes that the model names in the environment, by name."""
+
 _ERRORS: Final = {"median_error": int | float, "worst_error": int | float}
 FIT: Final = {"figures": int, **_ERRORS}
 """Keys of the entry ``fit`` in the environment of an estimate from published figures, with the types of values."""

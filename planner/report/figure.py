@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from planner.errors import UsageError
 from planner.files import write_bytes_atomic
+from planner.version import installation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ def new_figure(path: Path, pixels: tuple[int, int] = PIXELS) -> Iterator[Figure]
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        expected = 'matplotlib: pip install "mdi-planner[report]"'
+        expected = f"matplotlib: {installation('report')}"
         raise UsageError("cannot draw pictures", where=str(path), expected=expected) from None
     kind = picture_format(path)
     with mpl.rc_context(_STYLE):

@@ -156,7 +156,7 @@ def fill_sequence(
     meanings = roles(chain.cuts[0].tensors, chain.name)
     ends = list(accumulate(lengths))
     return [
-        {spec.name: fill(spec, role, tokens[:end], end - length) for spec, role in meanings.items()}
+        {spec.name: fill(spec, role, tokens[end - length : end], end - length) for spec, role in meanings.items()}
         | {SEQUENCE.name: _run(number, run)}
         for run, (length, end) in enumerate(zip(lengths, ends, strict=True))
     ]

@@ -13,6 +13,7 @@ from planner.errors import RuntimeSessionError
 from planner.files import cache_folder
 from planner.runtime import openvino
 from planner.runtime.plugins import DEVICE_OPTION, Plugin, installed
+from planner.version import installation
 
 FULL_PRECISION: Final = "float32"
 
@@ -42,6 +43,8 @@ class Provider:
         Name of a provider of the same device that computes them in float32; None if this one does, or none is known.
     plugin
         The plug-in that brings it; None for one that is built into onnxruntime.
+    graph_options
+        Options by which it records runs and replays them, where no shape is open; empty if it cannot.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Provider:
     precision: str = FULL_PRECISION
     exact: str | None = None
     plugin: Plugin | None = None
+    graph_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def on_calling_thread(self) -> bool:
@@ -74,13 +78,15 @@ _ENGINES: Final = {
     "trt_engine_cache_path": str(cache_folder() / "tensorrt"),
 }
 
+_GRAPH: Final = {"enable_cuda_graph": "1"}
+
 PROVIDERS: Final = {
     provider.name: provider
     for provider in (
         Provider("cpu", (_CPU,)),
         # Both libraries use TF32 by default: float32 with ten bits of mantissa.
-        Provider("cuda", (_CUDA, _CPU), device="cuda", precision="TF32", exact="cuda-fp32"),
-        Provider("cuda-fp32", (_CUDA, _CPU), device="cuda", options={"use_tf32": "0"}),
+        Provider("cuda", (_CUDA, _CPU), device="cuda", precision="TF32", exact="cuda-fp32", graph_options=_GRAPH),
+        Provider("cuda-fp32", (_CUDA, _CPU), device="cuda", options={"use_tf32": "0"}, graph_options=_GRAPH),
         Provider(
             "tensorrt",
             (_TENSORRT, _CUDA, _CPU),
@@ -130,7 +136,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise RuntimeSessionError(
             f"onnxruntime cannot be imported ({error})",
-            expected='`pip install "mdi-planner[cpu]"`, or the wheel of the device\'s vendor',
+            expected=f"{installation('cpu')}, or the wheel of the device's vendor",
         ) from error
     onnxruntime.set_default_logger_severity(3)
     return onnxruntime  # type: ignore[no-any-return]  # the library ships no types
@@ -194,7 +200,7 @@ def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
         )
     built_in = PROVIDERS.get(plain)
     if built_in is not None and built_in.execution_providers[0] in offered:
-        return replace(built_in, name=name, options={**built_in.options, **options})
+        return _with(replace(built_in, name=name), options)
     usable = usable_providers(offered)
     if built_in is None and plain not in VARIANTS:
         raise RuntimeSessionError(
@@ -204,6 +210,14 @@ def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
     raise RuntimeSessionError(
         "this onnxruntime does not offer the provider", where="provider", value=plain, expected=" | ".join(usable)
     )
+
+
+def _with(provider: Provider, options: Mapping[str, str]) -> Provider:
+    """Return a provider with further options; one that turns recorded runs off or on is not passed on as it is."""
+    others = {key: value for key, value in options.items() if key not in provider.graph_options}
+    asked = {key: options[key] for key in provider.graph_options if key in options}
+    recorded = {} if "0" in asked.values() else provider.graph_options
+    return replace(provider, options={**provider.options, **others}, graph_options=recorded)
 
 
 def usable_providers(offered: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -156,14 +156,20 @@ class ChainRunner:
             current = self.step(index, current)
         return self.fetch(current)
 
-    def send(self, cut: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        """Begin a stage: return the tensors of ``cut``, and no others, in the provider's memory."""
+    def send(self, cut: int, tensors: Mapping[str, NDArray[Any]], last: int | None = None) -> dict[str, Tensor]:
+        """Begin a stage: return the tensors of ``cut``, and no others, in the provider's memory.
+
+        A session that records its runs, of block ``cut`` or of the blocks up to ``last``, copies them there itself.
+        """
         names = self._cut_tensors[cut]
         missing = [name for name in names if name not in tensors]
         if missing:
             raise RuntimeSessionError(Fault("tensor is missing", f"cut {cut}", expected=name) for name in missing)
         needed = {name: tensors[name] for name in names}
-        return needed if self.provider.device is None else upload(needed, self.provider)
+        session = self._sessions.get((cut, cut if last is None else last))
+        if self.provider.device is None or (session is not None and session.records):
+            return needed
+        return upload(needed, self.provider)
 
     def step(self, index: int, tensors: Mapping[str, Tensor], last: int | None = None) -> dict[str, Tensor]:
         """Run a block of a stage on the tensors of cut ``index``, and return those of cut ``index + 1``.

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.runtime import openvino
 from planner.runtime.arrays import native
+from planner.runtime.graph_runs import GRAPH_ID, PLAIN, GraphRuns, can_record, say_plain
 from planner.runtime.plugins import DEVICE_OPTION
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
 from planner.runtime.state import KeptStates, SequenceStates, StateError, state_of
+from planner.units import format_quantity
 
 DeviceTensor = Any
 """A tensor in a device's memory (``onnxruntime.OrtValue``; the library ships no types)."""
@@ -40,6 +43,12 @@ SESSION_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
 _WASTE_BYTES: Final = 2**14
 """By how much a piece of the shared arena may exceed the tensor in it. By default a piece may be twice as large, and
 the state of a sequence keeps its pieces for long."""
+
+_NO_ROOM: Final = re.compile(
+    r"Failed to allocate memory for requested buffer of size (?P<bytes>\d+)|CUDA\b.{0,60}out of memory",
+    re.IGNORECASE,
+)
+"""What onnxruntime's arenas, and CUDA, say then."""
 
 _NODE: Final = re.compile(r"\bnode\b", re.IGNORECASE)
 
@@ -112,14 +121,16 @@ class BlockSession:
         options = self._options(threads, {**SESSION_CONFIG, **config}, optimise=optimise, shared_arena=shared_arena)
         if trace is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(trace)
+        records = bool(self.provider.graph_options) and trace is None  # a recorded run has no times of nodes
         try:
-            self._session = self._library.InferenceSession(
-                str(model) if isinstance(model, Path) else model, options, **self._providers(options, threads)
-            )
+            self._session, records = self._open(model, options, threads, records=records)
         except RuntimeSessionError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise RuntimeSessionError(f"onnxruntime rejects the model: {_reason(error)}", where=where) from error
+            raise (
+                _no_room(error, where)
+                or RuntimeSessionError(f"onnxruntime rejects the model: {_reason(error)}", where=where)
+            ) from error
         self._check_fallback(where)
         pairs = state_of(self._session.get_modelmeta().custom_metadata_map)
         self.state = pairs
@@ -136,6 +147,7 @@ class BlockSession:
         self._inputs, self._outputs = [spec.name for spec in inputs], [spec.name for spec in outputs]
         self._run_options = self._library.RunOptions()
         self._run_options.log_severity_level = 4  # errors are raised, so they need not be logged, too
+        self._graph = self._recorded(inputs, outputs) if records else None
 
     def _options(self, threads: int, config: Mapping[str, str], *, optimise: bool, shared_arena: bool) -> Any:
         options = self._library.SessionOptions()
@@ -155,6 +167,40 @@ class BlockSession:
         level = self._library.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         return options
+
+    def _open(self, model: bytes | Path, options: Any, threads: int, *, records: bool) -> tuple[Any, bool]:
+        """Return a session, and whether it may record runs, if it was to."""
+        given = str(model) if isinstance(model, Path) else model
+        refusal: Exception | None = None
+        if records:
+            recording = replace(self.provider, options={**self.provider.options, **self.provider.graph_options})
+            try:
+                return self._library.InferenceSession(given, options, providers=recording.for_session), True
+            except Exception as error:  # noqa: BLE001 - said below, unless the model is at fault
+                refusal = error
+        session = self._library.InferenceSession(given, options, **self._providers(options, threads))
+        if refusal is not None:
+            say_plain(self._where, _reason(refusal))
+        return session, False
+
+    @property
+    def records(self) -> bool:
+        """Whether its runs are recorded and replayed, as far as is known."""
+        return self._graph is not None and self._graph.on
+
+    def _recorded(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> GraphRuns | None:
+        """Return the recorded runs of a session that may record; None, and plain runs from now on, if it cannot."""
+        if self.state or not can_record([*inputs, *outputs]):
+            self._run_options.add_run_config_entry(GRAPH_ID, PLAIN)
+            return None
+        recorded = self._library.RunOptions()
+        recorded.log_severity_level = 4
+        plain = self._run_options
+        plain.add_run_config_entry(GRAPH_ID, PLAIN)
+        return GraphRuns(
+            self._library, self._session, inputs, outputs, device=self.provider.device or "cpu", options=recorded,
+            plain_options=plain, where=self._where,
+        )  # fmt: skip
 
     def _providers(self, options: Any, threads: int) -> dict[str, Any]:
         """Add the devices of a plug-in to the options of a session; return what else says where the session runs."""
@@ -205,7 +251,7 @@ class BlockSession:
             if self.provider.device is None:
                 made = self._session.run(self._outputs, needed, self._run_options)
                 return dict(zip(self._outputs, made, strict=True))
-            return download(self._run_bound(upload(needed, self.provider)))
+            return download(self._run_bound(needed))
         except StateError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -241,10 +287,19 @@ class BlockSession:
     def _place(self, arrays: dict[str, NDArray[Any]]) -> dict[str, DeviceTensor]:
         return arrays if self.provider.device is None else upload(arrays, self.provider)
 
-    def _failure(self, error: Exception) -> BlockRunError:
-        return BlockRunError(f"onnxruntime fails to run the block: {_first_line(error)}", where=self._where)
+    def _failure(self, error: Exception) -> RuntimeSessionError:
+        return _no_room(error, self._where) or BlockRunError(
+            f"onnxruntime fails to run the block: {_first_line(error)}", where=self._where
+        )
 
-    def _run_bound(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
+    def _run_bound(self, tensors: Mapping[str, Any]) -> dict[str, DeviceTensor]:
+        """Run the block on tensors in either memory; its outputs are on the device."""
+        made = self._graph.run(tensors) if self._graph is not None else None
+        if made is not None:
+            return made
+        on_host = {name: tensors[name] for name in self._inputs if isinstance(tensors[name], np.ndarray)}
+        if on_host:
+            tensors = {**tensors, **upload(on_host, self.provider)}
         binding = self._session.io_binding()
         for name in self._inputs:
             binding.bind_ortvalue_input(name, tensors[name])
@@ -270,10 +325,14 @@ def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str,
 
 
 def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
-    """Return copies of device tensors in host memory."""
+    """Return copies of device tensors in host memory, and those that are there as they are."""
     # For a tensor in host memory, numpy() returns a view that does not keep the uploaded array alive, so it is copied.
     return {
-        name: tensor.numpy().copy() if tensor.device_name() == "cpu" else tensor.numpy()
+        name: tensor
+        if isinstance(tensor, np.ndarray)
+        else tensor.numpy().copy()
+        if tensor.device_name() == "cpu"
+        else tensor.numpy()
         for name, tensor in tensors.items()
     }
 
@@ -299,6 +358,18 @@ def tensor_fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
     if spec.shape and not spec.fits(tensor.shape):
         return Fault("wrong shape", where, list(tensor.shape), str(list(spec.shape)))
     return None
+
+
+def _no_room(error: Exception, where: str) -> RuntimeSessionError | None:
+    """Return what to say if a device has no memory left; None for other errors."""
+    match = _NO_ROOM.search(str(error))
+    if match is None:
+        return None
+    size = format_quantity(int(match["bytes"]), "memory") if match["bytes"] else "memory"
+    return RuntimeSessionError(
+        f"the device has no room for the block: it needed {size} more",
+        where=where, expected="fewer blocks, smaller batches or less else on the device, or another provider",
+    )  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

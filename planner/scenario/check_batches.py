@@ -23,19 +23,19 @@ def check_batches(scenario: ScenarioSpec, profiles: Mapping[str, Mapping[str, Pr
             yield from _of_source(scenario, name, profiles)
         elif source.max_batch_wait_s > 0:
             yield Finding((*at[:2], "max_batch_wait"), "no batch is waited for", None, "a max_batch above 1")
+    if all(source.max_batch == 1 for source in scenario.sources.values()):
+        for name, worker in scenario.workers.items():
+            for key in ("max_batch", "max_batch_wait_s"):
+                if getattr(worker, key) is not None:
+                    expected = "a source with a max_batch above 1"
+                    yield Finding(("workers", name, key.removesuffix("_s")), "no source runs batches", None, expected)
 
 
 def _of_source(scenario: ScenarioSpec, name: str, profiles: Mapping[str, Mapping[str, Profile]]) -> Iterator[Finding]:
     source, at = scenario.sources[name], ("sources", name, "max_batch")
-    limits = {
-        "decode": source.decode is not None,
-        "deadline": source.deadline_s is not None,
-        "percentile": bool(source.percentiles_s),
-        "queue_timeout": source.queue_timeout_s is not None,
-    }
-    for key in (key for key, given in limits.items() if given):
-        what = "sequences run no batches" if key == "decode" else f"no batch can be held to {key}"
-        yield Finding(at, what, source.max_batch, f"max_batch: 1, or no {key}", ((*at[:2], key),))
+    if source.decode is not None:
+        expected = "max_batch: 1, or no decode"
+        yield Finding(at, "sequences run no batches", source.max_batch, expected, ((*at[:2], "decode"),))
     for model in source.models:
         for device_class, profile in profiles[model].items():
             if profile.exits:

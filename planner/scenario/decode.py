@@ -29,6 +29,10 @@ class DecodeSpec(Entry):
     """``argmax``: the likeliest token comes next; ``sample``: one is drawn."""
     temperature: Factor = 1.0
     """For ``next: sample``: temperature of the distribution from which a token is drawn."""
+    loop: Literal["auto", "home", "last"] = "auto"
+    """Where a token becomes the input of the next step: at the source's worker (``home``), or at that of the last block
+    (``last``), which sends the step to the first block's worker and the token alone home. By default the plan says,
+    whichever is faster; policies without a plan do it at home."""
     stop: tuple[Annotated[int, Field(ge=0, le=10**9, strict=True)], ...] = ()
     """Tokens that end a sequence."""
     chunk: Tokens | None = None

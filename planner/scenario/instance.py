@@ -76,6 +76,8 @@ class Instance(FrozenModel):
         Recorded predictions by source, then model, if known; sample k is entry k modulo their number.
     company
         By worker, the mean number of other workers on its host that compute while it does; none if not stated.
+    full_batches
+        Whether times are those of one sample in batches of the best size: see :meth:`in_full_batches`.
     """
 
     scenario: ScenarioSpec
@@ -84,6 +86,7 @@ class Instance(FrozenModel):
     traces: dict[str, tuple[float, ...]] = {}
     predictions: dict[str, dict[str, RecordedPredictions]] = {}
     company: dict[str, float] = {}
+    full_batches: bool = False
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
@@ -133,14 +136,22 @@ class Instance(FrozenModel):
             raise KeyError(f"the profile of {model} on {worker} knows no sequences")
         return np.asarray(costs.block_s(runs) * self._relative(model, worker))
 
-    def block_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
-        """Return the mean time of each block in a run on ``worker`` at its speed; shape [L], seconds."""
+    def block_s(self, model: str, worker: str, phase: Phase = SAMPLE, most: int | None = None) -> NDArray[np.float64]:
+        """Return the mean time of each block in a run on ``worker`` at its speed; shape [L], seconds.
+
+        Parameters
+        ----------
+        most
+            For times in full batches, the largest batch, where it has a further limit.
+        """
         if phase.runs:
             return np.asarray(self.run_s(model, worker, phase.runs).mean(axis=0))
         means = np.array([block.mean_s for block in self.profile(model, worker).blocks])
-        return np.asarray(means * self._relative(model, worker))
+        return np.asarray(means * self._relative(model, worker, most))
 
-    def block_std_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
+    def block_std_s(
+        self, model: str, worker: str, phase: Phase = SAMPLE, most: int | None = None
+    ) -> NDArray[np.float64]:
         """Return the standard deviation of the time of each block in a run on ``worker``; shape [L], seconds."""
         blocks = self.profile(model, worker).blocks
         if phase.runs:
@@ -148,16 +159,35 @@ class Instance(FrozenModel):
             relative = np.array([block.std_s / block.mean_s for block in blocks])
             return np.asarray(np.sqrt(times_s.var(axis=0) + (relative**2 * times_s**2).mean(axis=0)))
         deviations = np.array([block.std_s for block in blocks])
-        return np.asarray(deviations * self._relative(model, worker))
+        return np.asarray(deviations * self._relative(model, worker, most))
 
-    def _relative(self, model: str, worker: str) -> NDArray[np.float64]:
+    def _relative(self, model: str, worker: str, most: int | None = None) -> NDArray[np.float64]:
         """Return the time of each block on ``worker`` at its speed and in its company, relative to the profile."""
-        slowdown = self.profile(model, worker).slowdown(self.company.get(worker, 0.0))
+        profile = self.profile(model, worker)
+        slowdown = profile.slowdown(self.company.get(worker, 0.0))
+        if self.full_batches and profile.batches is not None:
+            slowdown = slowdown * profile.batches.least(self._full(model, worker, most))
         return slowdown / self.scenario.workers[worker].speed
 
-    def max_batch(self, model: str) -> int:
-        """Return the largest number of samples that run as one batch of ``model``; 1 where none do."""
-        return self._max_batch.get(model, 1)
+    def _full(self, model: str, worker: str, most: int | None) -> int:
+        largest = self.max_batch(model, worker)
+        return largest if most is None else min(largest, most)
+
+    def max_batch(self, model: str, worker: str | None = None) -> int:
+        """Return the largest number of samples that run as one batch of ``model``, on ``worker`` if it is given.
+
+        It is 1 where none do.
+        """
+        most = self._max_batch.get(model, 1)
+        if worker is None or most == 1:
+            return most
+        known = self.profile(model, worker).batches is not None
+        return min(most, self.scenario.workers[worker].max_batch or most) if known else 1
+
+    def max_batch_wait_s(self, source: str, worker: str) -> float:
+        """Return how long an idle ``worker`` waits for a larger batch of samples of ``source``, in seconds."""
+        own_s = self.scenario.workers[worker].max_batch_wait_s
+        return self.scenario.sources[source].max_batch_wait_s if own_s is None else own_s
 
     @cached_property
     def _max_batch(self) -> dict[str, int]:
@@ -181,20 +211,11 @@ class Instance(FrozenModel):
 
         No worker carries more samples than its time by these allows; those that run alone take longer.
         """
-        return self._in_full_batches or self
+        return self._in_full_batches if self.batches else self
 
     @cached_property
-    def _in_full_batches(self) -> Instance | None:
-        if not self.batches:
-            return None
-        profiles = {
-            model: {
-                name: profile if profile.batches is None else _in_batches(profile, self.max_batch(model))
-                for name, profile in by_class.items()
-            }
-            for model, by_class in self.profiles.items()
-        }
-        return self.model_copy(update={"profiles": profiles})
+    def _in_full_batches(self) -> Instance:
+        return self.model_copy(update={"full_batches": True})
 
     @cached_property
     def colocated(self) -> dict[str, tuple[str, ...]]:
@@ -211,7 +232,7 @@ class Instance(FrozenModel):
             if any(self.profile(model, name).colocation is not None for model in self.profiles)
         }
 
-    def saving_s(self, model: str, worker: str) -> NDArray[np.float64]:
+    def saving_s(self, model: str, worker: str, most: int | None = None) -> NDArray[np.float64]:
         """Return how much less time each block takes on ``worker`` if one session runs it and the block before.
 
         Shape [L], seconds. It is 0 where the profile knows of no gain, behind an exit, which ends a session, and for
@@ -220,10 +241,10 @@ class Instance(FrozenModel):
         profile = self.profile(model, worker)
         savings = np.zeros(len(profile.blocks))
         if profile.fusion_saving_s and profile.sequences is None:
-            most = [MOST_SAVED * block.mean_s for block in profile.blocks[1:]]
-            savings[1:] = np.clip(profile.fusion_saving_s, 0.0, most)
+            largest_s = [MOST_SAVED * block.mean_s for block in profile.blocks[1:]]
+            savings[1:] = np.clip(profile.fusion_saving_s, 0.0, largest_s)
             savings[[exit_.cut for exit_ in profile.exits]] = 0.0
-        return np.asarray(savings * self._relative(model, worker))
+        return np.asarray(savings * self._relative(model, worker, most))
 
     @cached_property
     def joins(self) -> bool:
@@ -239,7 +260,12 @@ class Instance(FrozenModel):
         return self.model_copy(update={"profiles": profiles})
 
     def sessions_s(
-        self, model: str, worker: str, spans: Sequence[tuple[int, int]], phase: Phase = SAMPLE
+        self,
+        model: str,
+        worker: str,
+        spans: Sequence[tuple[int, int]],
+        phase: Phase = SAMPLE,
+        most: int | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and standard deviation of the time of sessions on ``worker``; shape [n] each, seconds.
 
@@ -247,15 +273,18 @@ class Instance(FrozenModel):
         ----------
         spans
             First and last block of each session, both inclusive.
+        most
+            As for :meth:`block_s`.
         """
-        block_s, std_s = self.block_s(model, worker, phase), self.block_std_s(model, worker, phase)
-        saved_s = self.saving_s(model, worker)
+        block_s, std_s = self.block_s(model, worker, phase, most), self.block_std_s(model, worker, phase, most)
+        saved_s = self.saving_s(model, worker, most)
         means = [block_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum() for first, last in spans]
         return np.array(means), np.array([np.hypot.reduce(std_s[first : last + 1]) for first, last in spans])
 
-    def stage_overhead_s(self, model: str, worker: str) -> float:
-        """Return the time of each stage on ``worker`` in addition to its blocks, in seconds."""
-        return self.profile(model, worker).stage_overhead_s / self.scenario.workers[worker].speed
+    def stage_overhead_s(self, model: str, worker: str, most: int | None = None) -> float:
+        """Return the time of each stage on ``worker`` in addition to its blocks, in seconds; for ``most`` see above."""
+        samples = self._full(model, worker, most) if self.full_batches else 1
+        return self.profile(model, worker).stage_overhead_s / samples / self.scenario.workers[worker].speed
 
     def cut_bytes(self, model: str) -> tuple[int, ...]:
         """Return the bytes across each cut; length L + 1."""
@@ -265,8 +294,8 @@ class Instance(FrozenModel):
         """Return the mean bytes across each cut in a run of a phase; length L + 1."""
         costs = self.any_profile(model).sequences
         if phase.runs and costs is not None:
-            *sizes, last = costs.cut_bytes(phase.runs).mean(axis=0).tolist()
-            return (*sizes, float(TOKEN_BYTES) if phase.greedy else last)
+            *sizes, _ = costs.cut_bytes(phase.runs).mean(axis=0).tolist()
+            return (*sizes, float(TOKEN_BYTES))
         return tuple(map(float, self.cut_bytes(model)))
 
     def largest_state_bytes(self, model: str) -> int:
@@ -283,26 +312,31 @@ class Instance(FrozenModel):
 
         That is its weights, and room for the state of all sequences at a time of every source that uses the model.
         """
-        return self._memory[model][self.scenario.workers[worker].device_class][0]
+        return self._memory(model, worker)[0]
 
     def peak_bytes(self, model: str, worker: str) -> tuple[int, ...]:
         """Return the peak of the tensors alive while each block runs on ``worker``; length L."""
-        return self._memory[model][self.scenario.workers[worker].device_class][1]
+        return self._memory(model, worker)[1]
+
+    def _memory(self, model: str, worker: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what each block holds between runs and needs in one, in bytes; of largest batches."""
+        key = model, self.scenario.workers[worker].device_class, self.max_batch(model, worker)
+        if key not in self._known_memory:
+            self._known_memory[key] = block_memory(self.profile(model, worker), self._decoding[model], key[2])
+        return self._known_memory[key]
 
     @cached_property
-    def _memory(self) -> dict[str, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
-        """Memory of blocks, by model and device class."""
-        decoding: dict[str, list[DecodeSpec]] = {model: [] for model in self.profiles}
+    def _known_memory(self) -> dict[tuple[str, str, int], tuple[tuple[int, ...], tuple[int, ...]]]:
+        return {}
+
+    @cached_property
+    def _decoding(self) -> dict[str, list[DecodeSpec]]:
+        """How the sources of each model decode."""
+        found: dict[str, list[DecodeSpec]] = {model: [] for model in self.profiles}
         for spec in self.scenario.sources.values():
             for model in spec.models:
-                decoding[model] += [spec.decode] if spec.decode is not None else []
-        return {
-            model: {
-                name: block_memory(profile, decoding[model], 1 if profile.batches is None else self.max_batch(model))
-                for name, profile in by_class.items()
-            }
-            for model, by_class in self.profiles.items()
-        }
+                found[model] += [spec.decode] if spec.decode is not None else []
+        return found
 
     def operating_points(self, model: str) -> tuple[OperatingPoint, ...]:
         """Return the operating points of ``model``; without any, one that reaches every block with accuracy 1."""
@@ -452,22 +486,6 @@ class Instance(FrozenModel):
             for sender in present
         }
         return remaining.model_copy(update={"paths": paths})
-
-
-def _in_batches(profile: Profile, most: int) -> Profile:
-    """Return a profile with the least times per sample in batches of up to ``most``."""
-    if most == 1 or profile.batches is None:
-        return profile
-    shares = profile.batches.least(most).tolist()
-    blocks = (
-        block.model_copy(update={"mean_s": share * block.mean_s, "std_s": share * block.std_s})
-        for block, share in zip(profile.blocks, shares, strict=True)
-    )
-    savings = (share * saving_s for share, saving_s in zip(shares[1:], profile.fusion_saving_s, strict=False))
-    overhead_s = profile.stage_overhead_s / most
-    return profile.model_copy(
-        update={"blocks": tuple(blocks), "fusion_saving_s": tuple(savings), "stage_overhead_s": overhead_s}
-    )
 
 
 def _only(entries: Mapping[str, _V], names: Collection[str]) -> dict[str, _V]:

@@ -6,16 +6,17 @@ All errors of a file are reported at once, each with file, line, key path, the v
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from planner.errors import ScenarioError
 from planner.files import StrPath, read_bounded
 from planner.profiling.recorded_predictions import RecordedPredictions, load_predictions
 from planner.profiling.types import Profile
-from planner.scenario.check import check_scenario
+from planner.scenario.check import Finding, check_scenario
 from planner.scenario.check_batches import check_batches
 from planner.scenario.check_sequences import check_sequences
+from planner.scenario.check_state import check_state
 from planner.scenario.document import Document, read_document
 from planner.scenario.instance import Instance
 from planner.scenario.parse import parse
@@ -62,9 +63,9 @@ def build_instance(document: Document, base: Path, *, chains: Mapping[str, str] 
         Folder to which the paths in the document are relative.
     """
     scenario = read_scenario(document)
+    _refuse(check_state(scenario, base), document)
     profiles = find_profiles(scenario, base, chains=chains, where=document.where)
-    if findings := [*check_sequences(scenario, profiles), *check_batches(scenario, profiles)]:
-        raise ScenarioError([finding.fault(document.where(finding.location)) for finding in findings])
+    _refuse((*check_sequences(scenario, profiles), *check_batches(scenario, profiles)), document)
     return Instance(
         scenario=scenario,
         profiles=profiles,
@@ -76,6 +77,13 @@ def build_instance(document: Document, base: Path, *, chains: Mapping[str, str] 
         },
         predictions=_predictions(scenario, profiles, base),
     )
+
+
+def _refuse(findings: Iterable[Finding], document: Document) -> None:
+    """Raise an error with all findings, if there is one."""
+    faults = [finding.fault(document.where(finding.location)) for finding in findings]
+    if faults:
+        raise ScenarioError(faults)
 
 
 def _predictions(

@@ -21,13 +21,13 @@ class Phase:
         ``sample`` for the only run of a sample, and ``prompt`` and ``step`` for those of a sequence.
     runs
         Their tokens; none for the only run of a sample, whose size is that of the profile.
-    greedy
-        Whether the worker of the last block chooses the token, which alone goes home.
+    fed_back
+        Whether the worker of the last block may begin each of them, in place of the source's worker.
     """
 
     name: str
     runs: tuple[Run, ...] = ()
-    greedy: bool = False
+    fed_back: bool = False
 
     @property
     def count(self) -> int:
@@ -42,9 +42,8 @@ def phases(decode: DecodeSpec | None) -> tuple[Phase, ...]:
     """Return the phases of a source's samples, in order; those of a sequence are its prompt and its steps."""
     if decode is None:
         return (SAMPLE,)
-    greedy = decode.next == "argmax"
-    steps = (Phase("step", decode.steps, greedy),) if decode.steps else ()
-    return (Phase("prompt", decode.prompt_runs, greedy), *steps)
+    steps = (Phase("step", decode.steps, decode.loop != "home"),) if decode.steps else ()
+    return (Phase("prompt", decode.prompt_runs), *steps)
 
 
 def block_memory(

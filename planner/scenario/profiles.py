@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from planner.errors import Fault, ProfileError
 from planner.formats.yaml import Location
+from planner.model.chain import SEQUENCE
 from planner.profiling.store import FORMER_CHAIN, load_profile, profile_path
-from planner.profiling.types import SHAPES, Profile
+from planner.profiling.types import AXES, SHAPES, Profile
 from planner.scenario.document import dotted
 from planner.scenario.types import ModelSpec, ScenarioSpec
 
@@ -62,7 +63,7 @@ def find_profiles(
                 faults += [replace(fault, where=entry) for fault in error.faults]
                 continue
             if file is None:
-                faults.append(_missing(model, device_class, folders, base, entry))
+                faults.append(_missing(scenario, name, device_class, base, entry))
                 continue
             profile, wrong = _read(file, device_class, entry)
             if profile:
@@ -107,24 +108,46 @@ def _contradictions(
         expected = f"{blocks}, or a profile of at most {model.max_blocks} blocks"
         at = where(("models", name, "max_blocks"))
         yield Fault(f"the profile in {file} has {blocks} blocks", at, model.max_blocks, expected)
-    profiled = profile.environment.get(SHAPES)
+    shapes = _entries(profile, SHAPES)
     for tensor, shape in (model.shape or {}).items():
-        known = profiled.get(tensor) if isinstance(profiled, dict) else None
+        known = shapes.get(tensor)
         if known is not None and list(shape) != known:
             what = f"the profile in {file} was made for another shape of input {tensor!r}"
             expected = f"{known}, or a profile for this shape"
             yield Fault(what, where(("models", name, "shape", tensor)), list(shape), expected)
+    for axis, size in (model.axes or {}).items():
+        known = _entries(profile, AXES).get(axis)
+        if known is not None and size != known:
+            what = f"the profile in {file} was made for another size of axis {axis!r}"
+            yield Fault(what, where(("models", name, "axes", axis)), size, f"{known}, or a profile for this size")
+    for before, after in (model.state or {}).items():
+        if before in shapes:
+            what = f"the profile in {file} was made without the state {before!r}"
+            expected = f"a profile by `planner profile measure` with --state {before}={after}"
+            yield Fault(what, where(("models", name, "state", before)), after, expected)
+    if model.state == {} and SEQUENCE.name in shapes:
+        what = f"the profile in {file} was made with state that stays on its worker"
+        expected = "a profile by `planner profile measure` with --state none"
+        yield Fault(what, where(("models", name, "state")), {}, expected)
 
 
-def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], base: Path, entry: str) -> Fault:
-    file = profile_path(folders[0], device_class, profile_name(model))
-    what = f"no profile of {profile_name(model)!r} on device class {device_class!r}"
-    expected = f"{_shown(file)}; make it with: {_command(model, device_class, file, base)}"
+def _entries(profile: Profile, key: str) -> Mapping[str, Any]:
+    """Return the entries by name under a key of a profile's environment; none where it has others."""
+    found = profile.environment.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _missing(scenario: ScenarioSpec, name: str, device_class: str, base: Path, entry: str) -> Fault:
+    profile = profile_name(scenario.models[name])
+    file = profile_path(base / scenario.profiles[0], device_class, profile)
+    what = f"no profile of {profile!r} on device class {device_class!r}"
+    expected = f"{_shown(file)}; make it with: {_command(scenario, name, device_class, file, base)}"
     return Fault(what, entry, expected=expected)
 
 
-def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str:
+def _command(scenario: ScenarioSpec, name: str, device_class: str, file: Path, base: Path) -> str:
     """Return the command that makes a missing profile."""
+    model = scenario.models[name]
     words = ["planner", "profile", "measure", _shown(base / model.path) if model.path else "MODEL.onnx"]
     words += ["--device-class", device_class]
     if model.max_blocks != ModelSpec.model_fields["max_blocks"].default:
@@ -138,6 +161,10 @@ def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str
     if model.state is not None:
         pairs = [f"{before}={after}" for before, after in model.state.items()] or ["none"]
         words += [word for pair in pairs for word in ("--state", pair)]
+    most = max((source.max_batch for source in scenario.sources.values() if name in source.models), default=1)
+    if most > 1:
+        doubled = {2**exponent for exponent in range(most.bit_length())}
+        words += ["--batches", ",".join(map(str, sorted(doubled | {most})))]
     return shlex.join([*words, "-o", _shown(file)])
 
 

@@ -85,6 +85,10 @@ class WorkerSpec(Entry):
     host: str | None = None
     """Name of the machine, where it has several workers: these slow each other down as their profiles say, if measured
     by ``planner profile measure --beside N``."""
+    max_batch: Count | None = None
+    """Largest batch of samples here, where that of their source is larger."""
+    max_batch_wait_s: Seconds | None = Field(default=None, alias="max_batch_wait")
+    """Longest time that the worker waits for a larger batch while it is idle, in place of that of the source."""
     max_utilisation: PositiveFraction = 1.0
     """Largest share of the worker's time that a plan may use; no plan uses more than 95 %. For the goals ``throughput``
     and ``makespan`` a worker with 50 % counts as busy with twice its work. Online policies do not heed it."""

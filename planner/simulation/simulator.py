@@ -12,7 +12,7 @@ from planner.plan.replan import Replan
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
-from planner.policy.types import Policy
+from planner.policy.types import RUN_STRIDE, Policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
 from planner.scenario.run_times import RunTimes
@@ -32,6 +32,7 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    FeedBack,
     Joined,
     Left,
     Received,
@@ -123,6 +124,7 @@ class Simulator:
             SetTimer: self._on_timer,  # type: ignore[dict-item]
             Complete: self._on_end,  # type: ignore[dict-item]
             Fail: self._on_end,  # type: ignore[dict-item]
+            FeedBack: self._on_feed_back,  # type: ignore[dict-item]
         }
         self._priorities: dict[str, float] = {}
         self._events = 0
@@ -223,8 +225,7 @@ class Simulator:
             self._hosts.end(name)
         if self._workers.get(name) is not worker:
             return
-        source, number, _ = key
-        sample = self._sequences.sample(source, number) if source in self._generating else number
+        source, sample = key.source, key.sample % RUN_STRIDE
         first, last, others = run.block, run.session_end, run.others
         joined = last if last > first else None
         record = BlockRecord(name, source, sample, first, start_s, self._heap.now_s, joined, 1 + len(others))
@@ -247,16 +248,8 @@ class Simulator:
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         self._heap.at(timer.at_s, self._step_same, worker, TimedOut(timer.timer))
 
-    def _run(self, source: str, number: int) -> Arrived:
-        """Return the arrival of a run of a sequence."""
-        sequences = self._sequences
-        return Arrived(
-            source,
-            number,
-            sequence=sequences.state(source, number),
-            greedy=sequences.greedy(source),
-            progress=sequences.progress(source, number),
-        )
+    def _on_feed_back(self, _: Worker, effect: FeedBack) -> None:
+        self._sequences.feed_back(effect.key, effect.of)
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
@@ -266,15 +259,15 @@ class Simulator:
             return
         ended = self._sequences.ended(effect, now_s)
         if isinstance(ended, int):
-            self._heap.at(now_s, self._step_same, worker, self._run(source, ended))
-        else:
+            self._heap.at(now_s, self._step_same, worker, self._sequences.arrival(source, ended))
+        elif ended is not None:
             self._sink(ended)
             self._heap.at(now_s, self._begin_next, worker, source)
 
     def _begin(self, home: str, source: str, number: int | None) -> None:
         """Begin a run of a sequence, if one may begin."""
         if number is not None:
-            self._step(home, self._run(source, number))
+            self._step(home, self._sequences.arrival(source, number))
 
     def _begin_next(self, worker: Worker, source: str) -> None:
         if self._workers.get(worker.name) is worker:

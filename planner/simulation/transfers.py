@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from planner.errors import UsageError
+from planner.policy.types import RUN_STRIDE
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
@@ -79,9 +80,9 @@ class Transfers:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
         message, device = send.message, self._devices[name]
         key = message.key
-        source, sample, size_bytes = key.source, key.sample, send.size_bytes
+        source, sample, size_bytes = key.source, key.sample % RUN_STRIDE, send.size_bytes
         if source in self._generating:
-            sample, size_bytes = self._sequences.sample(source, sample), self._size_bytes(name, send)
+            size_bytes = self._size_bytes(name, send)
         if not device.overlap:
             device.sending()
         shipment = _Shipment(name, send.to, message, source, sample, send.cut, size_bytes, device)

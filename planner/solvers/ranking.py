@@ -12,6 +12,7 @@ from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.journey import Journeys
 from planner.plan.limits import tail_limits
+from planner.plan.loops import other_loops, with_loops
 from planner.plan.sessions import choices_of_wait, join_blocks
 from planner.scenario.instance import Instance
 from planner.solvers.core.deadline import Deadline
@@ -87,10 +88,11 @@ def best_candidate(
 
 
 def _by_more(instance: Instance, rank: Rank) -> bool:
-    """Return whether plans are ranked by more than mean delays: by misses, or by weights of the times of tokens."""
+    """Return whether plans are ranked by more than the problem has: misses, weights of tokens' times, steps' ways."""
     goal, specs = instance.scenario.objective.goal, instance.scenario.sources.values()
     weighed = any(spec.decode is not None and spec.decode.weighed for spec in specs)
-    return rank == "evaluated" and (goal == "misses" or (goal == "delay" and weighed))
+    fed_back = any(phase.fed_back for phases in instance.phases.values() for phase in phases)
+    return rank == "evaluated" and (goal == "misses" or (goal == "delay" and (weighed or fed_back)))
 
 
 def single_samples_count(instance: Instance, rank: Rank) -> bool:
@@ -121,6 +123,22 @@ def refined(
     return tried[improved(problem, best.choices, plans, worth, stopped)]
 
 
+def with_other_loops(instance: Instance, problem: Problem, best: Candidate, rank: Rank) -> Candidate:
+    """Return a candidate that is no worse, with the tokens of single sources fed back elsewhere."""
+    journeys = Journeys(instance)
+
+    def worth(found: Candidate) -> tuple[object, ...]:
+        return (overloaded(problem, found.evaluation), *found.lateness, *rank_of(found, instance, rank))
+
+    routes = {name: own.routes for name, own in best.evaluation.sources.items()}
+    for source, others in other_loops(instance, routes):
+        evaluation = evaluate(instance, {**routes, source: others}, journeys)
+        other = Candidate(best.choices, evaluation, broken_limits(instance, evaluation))
+        if worth(other) < worth(best):
+            best, routes[source] = other, others
+    return best
+
+
 def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
     """Return the routes with blocks that no sample reaches at the source's worker, if they fit there."""
     by_source = []
@@ -140,7 +158,7 @@ def candidate(journeys: Journeys, instance: Instance, problem: Problem, choices:
 
     Blocks are joined to sessions as long as is best: longer ones save time, shorter ones let urgent work go ahead.
     """
-    routes = problem.routes(choices)
+    routes = with_loops(instance, problem.routes(choices), journeys)
     found = []
     waits = choices_of_wait(instance, routes) if problem.max_wait_s is None else [problem.max_wait_s]
     for max_wait_s in waits:

@@ -39,6 +39,7 @@ from planner.solvers.ranking import (
     overloaded,
     refined,
     single_samples_count,
+    with_other_loops,
 )
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
@@ -185,6 +186,7 @@ def solve(
         if best.late:
             best = meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline) if singly else best
+        best = with_other_loops(ordered, problem, best, rank)
     waiting = tuple(endless(instance, best.evaluation))
     if best.late or waiting or overloaded(problem, best.evaluation):
         by_blocks = partial(

@@ -11,6 +11,7 @@ from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -134,6 +135,7 @@ def _legs(
     at_s = sample.created_s
     before: LegSite | None = None
     work = sorted((record for record in work if record.start_s < sample.finished_s), key=lambda record: record.start_s)
+    work = _awaited(work, latency_s)
     for index, record in enumerate(work):
         begin_s = max(at_s, record.start_s)
         if isinstance(record, BlockRecord):
@@ -146,6 +148,24 @@ def _legs(
         at_s, before = end_s, leg
     if before is not None:
         yield before, Spent(sample.finished_s - at_s, 0.0)  # the time to hand over the result
+
+
+def _awaited(
+    work: list[BlockRecord | TransferRecord], latency_s: Mapping[str, float]
+) -> list[BlockRecord | TransferRecord]:
+    """Return work without the transfers of tokens for which the next step did not wait, in order of their start."""
+    result_cut = max((record.last + 1 for record in work if isinstance(record, BlockRecord)), default=0)
+
+    found: list[BlockRecord | TransferRecord] = []
+    following_s = inf
+    for record in reversed(work):
+        if isinstance(record, TransferRecord) and record.cut == result_cut:
+            if record.end_s + latency_s.get(record.resource, 0.0) > following_s:
+                continue
+        else:
+            following_s = record.start_s
+        found.append(record)
+    return found[::-1]
 
 
 def _stage(work: Sequence[BlockRecord | TransferRecord], index: int, before: LegSite | None) -> LegSite:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-import numpy as np
-
-from planner.execution.agent.sequences import drawing
+from planner.execution.agent.sequences import draws
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import TOKENS
-from planner.model.chain import SEQUENCE, Chain
-from planner.model.tokens import choose, fill, logits_of, roles
+from planner.model.chain import Chain
+from planner.model.tokens import choose, inputs_of, logits_of, roles
 from planner.runtime.session import BlockSession
 from planner.runtime.state import NUMBERS
 from planner.scenario.decode import DecodeSpec
@@ -47,27 +45,25 @@ def expected_tokens(
             session = BlockSession(whole[model], name=model, optimise=False)
             found[source, model] = []
             for entry, prompt in enumerate(prompts):
-                random = drawing((deployment.seed, position), entry)
+                seed = draws((deployment.seed, position), entry)
                 decode = spec.decode.model_copy(update={"prompt": len(prompt)})
-                found[source, model].append(_generate(session, chains[model], decode, prompt, random))
+                found[source, model].append(_generate(session, chains[model], decode, prompt, seed))
                 if progress is not None:
                     progress(entry + 1, len(prompts))
     return found
 
 
 def _generate(
-    session: BlockSession, chain: Chain, decode: DecodeSpec, prompt: Sequence[int], random: np.random.Generator
+    session: BlockSession, chain: Chain, decode: DecodeSpec, prompt: Sequence[int], seed: Sequence[int]
 ) -> tuple[int, ...]:
     meanings = roles(chain.cuts[0].tensors, chain.name)
     logits = logits_of(chain.cuts[-1].tensors, chain.name).name
     known, number = list(prompt), next(NUMBERS)
     for runs, run in enumerate(decode.runs):
         end = run.past + run.new
-        inputs = {spec.name: fill(spec, role, known[:end], run.past) for spec, role in meanings.items()}
-        inputs[SEQUENCE.name] = np.array([number, runs], np.int64)
-        outputs = session.run(inputs)
+        outputs = session.run(inputs_of(meanings, known[run.past : end], run.past, number, runs))
         if end == len(known):
-            known.append(choose(outputs[logits], decode.drawn_temperature, random))
+            known.append(choose(outputs[logits], decode.drawn_temperature, seed, end - len(prompt)))
             if known[-1] in decode.stop:
                 break
     return tuple(known[len(prompt) :])

@@ -140,9 +140,18 @@ class EventChecks:
             if self._follows_stages and not next_block <= stage.last_block < length:
                 raise ProtocolError(f"no stage from block {next_block} to {stage.last_block} of {task.model}")
             next_block = stage.last_block + 1
-        for stage in task.state_at:
+        self._decoding(task, length)
+        for stage in (*task.again, *task.state_at):
             if stage.worker not in self._workers:
                 self._refuse("worker", stage.worker)
+
+    def _decoding(self, task: Task, length: int) -> None:
+        """Check what says how a sequence goes on after a run."""
+        decoding, again = task.decoding, task.again
+        if again and (decoding is None or task.sequence is None or again[-1].last_block != length - 1):
+            raise ProtocolError(f"a next run of {task.key} that is no step of a sequence")
+        if decoding is not None and not (isfinite(decoding.temperature) and decoding.temperature >= 0):
+            raise ProtocolError(f"tokens drawn at temperature {decoding.temperature}")
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
         block, before_s = event.block, event.before_s

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from planner.plan.types import PlanSpec
-from planner.policy.types import Progress, SampleKey, Status, Task
+from planner.policy.types import Decoding, Progress, SampleKey, Status, Task
 from planner.trace.records import Origin, SampleRecord
 
 # ---- messages between workers -------------------------------------------------------------------------------------
@@ -42,8 +42,10 @@ class ResultMessage:
     key: SampleKey
     cut: int
     origin: Origin | None = None
-    greedy: bool = False
-    """Whether only the likeliest token travels, in place of the scores of all."""
+    token: bool = False
+    """Whether only the chosen token travels, in place of the scores of all."""
+    goes_on: bool = False
+    """Whether the sender has begun the next run of the sequence."""
     kind: Literal["result"] = "result"
 
 
@@ -169,8 +171,8 @@ class Arrived:
     """Time from now after which no block of it is started, in seconds; None without such a limit."""
     sequence: int | None = None
     """Number of the sequence that it continues, if its model keeps state."""
-    greedy: bool = False
-    """Whether only the likeliest token of its result is needed; the worker of the last block chooses it."""
+    decoding: Decoding | None = None
+    """How the worker of the last block chooses the token after it; None where all outputs are needed."""
     progress: Progress | None = None
     """How far that sequence is; None if that is not known."""
     kind: Literal["arrived"] = "arrived"
@@ -197,6 +199,8 @@ class BlockEnded:
     """How sure the model is of its answer at each exit that the block computes, in [0, 1]."""
     before_s: tuple[float, ...] = ()
     """Computation times of the sessions before it, after which none was asked for, in order, in seconds."""
+    token: int | None = None
+    """The token that the last block gives where a sequence is decoded; None in simulations, which know none."""
     kind: Literal["block_ended"] = "block_ended"
 
 
@@ -308,6 +312,8 @@ class RunBlock:
     """Last block of each of these sessions, the last one ``last_block``; empty if each block has its own."""
     others: tuple[SampleKey, ...] = ()
     """Samples that run with this one as one batch."""
+    decoding: Decoding | None = None
+    """How the token is chosen when the last block of the model has been run; None where outputs are needed."""
     kind: Literal["run_block"] = "run_block"
 
     @property
@@ -364,6 +370,8 @@ class Complete:
     key: SampleKey
     created_s: float
     origin: Origin | None = None
+    goes_on: bool = False
+    """Whether the next run of its sequence is under way, begun by the worker of the last block."""
     kind: Literal["complete"] = "complete"
 
 
@@ -395,7 +403,22 @@ class Forget:
     kind: Literal["forget"] = "forget"
 
 
-Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard | Forget
+@dataclass(slots=True)
+class FeedBack:
+    """Make the input of a sequence's next run from the token that its last one gave here."""
+
+    key: SampleKey
+    """The next run."""
+    of: SampleKey
+    """The run that gave the token, whose tensors are here."""
+    model: str
+    sequence: int
+    decoding: Decoding
+    """That of the next run."""
+    kind: Literal["feed_back"] = "feed_back"
+
+
+Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard | Forget | FeedBack
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -10,12 +10,21 @@ from math import inf
 from planner.plan.types import Route
 from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.state_moves import choose
-from planner.policy.types import Policy, Progress, Refuse, SampleKey, Task, WorkerState
+from planner.policy.types import (
+    RUN_STRIDE,
+    Decoding,
+    Policy,
+    Progress,
+    Refuse,
+    SampleKey,
+    Task,
+    WorkerState,
+)
 from planner.trace.records import Origin
 from planner.worker.events import Arrived, Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
 from planner.worker.lateness import Lateness
 from planner.worker.patience import Delays, Patience
-from planner.worker.stickiness import Stickiness
+from planner.worker.stickiness import MAX_SEQUENCES, Stickiness
 
 
 @dataclass(slots=True)
@@ -29,7 +38,7 @@ class _Pending:
     """Latest time at which one of its blocks may start; None without a limit of its own."""
     sequence: int | None = None
     """Number of the sequence that it continues; None for other samples."""
-    greedy: bool = False
+    decoding: Decoding | None = None
     progress: Progress | None = None
     """How far the sequence is."""
     started_s: float = 0.0
@@ -90,6 +99,8 @@ class Home:
         self._in_flight.update(dict.fromkeys(self._reservoirs, 0))
         self._asked_again_s = dict.fromkeys(self._reservoirs, -inf)
         self._pending: dict[tuple[str, int], _Pending] = {}
+        self._early: OrderedDict[tuple[str, int], FailureMessage] = OrderedDict()
+        """What has failed before it was known that it had begun: runs begun by the worker of the last block."""
         self._delays = {source: Delays(patience) for source in self._reservoirs}
         self.slowness: Mapping[str, float] = {}
         """How slow workers are by which the plan was made again."""
@@ -114,7 +125,7 @@ class Home:
         now_s, source, sample = self._state.now_s, event.source, event.sample
         latest_s = None if event.within_s is None else now_s + event.within_s
         self._pending[source, sample] = _Pending(
-            now_s, event.priority, latest_s, event.sequence, event.greedy, event.progress
+            now_s, event.priority, latest_s, event.sequence, event.decoding, event.progress
         )
         self._reservoirs[source].insert(self._place_in_reservoir(source, event.priority), sample)
         self._admit(source)
@@ -151,8 +162,8 @@ class Home:
         while self._admit(source):
             pass
 
-    def finish(self, key: SampleKey, origin: Origin | None) -> None:
-        """Take a result (rule 3)."""
+    def finish(self, key: SampleKey, origin: Origin | None, *, goes_on: bool = False) -> None:
+        """Take a result (rule 3); ``goes_on`` if the next run of its sequence is under way."""
         pending = self._end((key.source, key.sample))
         if pending is None:
             self._output.effects.append(Discard(key))
@@ -160,13 +171,44 @@ class Home:
         self._stickiness.moved(key.source, pending.sequence)
         if self._timed and pending.attempt == 0:
             self._delays[key.source].back(self._state.now_s, pending.started_s)
-        self._output.effects.append(Complete(key, pending.created_s, origin))
+        self._output.effects.append(Complete(key, pending.created_s, origin, goes_on))
+        if goes_on:
+            self._go_on(key, pending)
         self.admit()
+
+    def _go_on(self, key: SampleKey, before: _Pending) -> None:
+        """Take the next run of a sequence, which the worker of the last block has begun, as one in flight."""
+        now_s, identity = self._state.now_s, (key.source, key.sample + RUN_STRIDE)
+        failure = self._early.pop(identity, None)
+        if identity in self._pending:
+            return
+        self._pending[identity] = pending = _Pending(
+            now_s,
+            before.priority,
+            sequence=before.sequence,
+            decoding=None if before.decoding is None else before.decoding.after(),
+            progress=None if before.progress is None else before.progress.after(),
+            started_s=now_s,
+            started=True,
+        )
+        route = self._stickiness.route(key.source, before.sequence)
+        pending.via = None if route is None else route.workers
+        self._in_flight[key.source] += 1
+        if self._timed:
+            self._set_timer(SampleKey(*identity, 0), pending)
+        if failure is not None:
+            self.failed(failure)
+        elif route is None or not self._state.view.passable(self._state.worker, route):
+            self._retry(identity)
 
     def failed(self, message: FailureMessage) -> None:
         """End a sample that was dropped, or whose block could not be run; start one again that was turned back."""
         identity = (message.key.source, message.key.sample)
         pending = self._pending.get(identity)
+        if pending is None and message.key.sample >= RUN_STRIDE:
+            self._early[identity] = message
+            while len(self._early) > MAX_SEQUENCES:
+                self._early.popitem(last=False)
         if pending is None or not pending.started or pending.attempt != message.key.attempt:
             return
         if message.broken is None:
@@ -225,7 +267,8 @@ class Home:
             stages=route.stages,
             latest_s=pending.latest_s,
             sequence=pending.sequence,
-            greedy=pending.greedy,
+            decoding=pending.decoding,
+            again=route.stages if self._fed_back(route) else (),
             state_at=self._stickiness.state_at(source, pending.sequence),
         )
         if self._state.now_s > self._lateness.latest_s(task, 0):  # along this route, even if not along the fastest
@@ -239,6 +282,10 @@ class Home:
         pending.started = True
         self._in_flight[source] += 1
         return True
+
+    def _fed_back(self, route: Route) -> bool:
+        """Return whether the worker of a route's last block begins the next run of a sequence."""
+        return route.loop == "last" and route.stages[-1].worker != self._state.worker
 
     def _next_route(self, source: str) -> Route | float | None:
         """Return the route of the next sample's sequence, or what the policy says of the next one it does not refuse.

@@ -49,6 +49,11 @@ class Lateness:
         due_s = self._due_s.get(source, inf) - self._least_at_start_s[source]
         return min(created_s + min(due_s, self._timeout_s.get(source, inf)), own_s)
 
+    def due_s(self, task: Task, next_block: int) -> float:
+        """Return the latest time at which a task can go on and meet its deadline; infinite without one."""
+        deadline_s = self._deadline_s[task.key.source]
+        return inf if deadline_s is None else task.created_s + deadline_s - self._least_s(task, next_block)
+
     def late_s(self, task: Task, next_block: int, ahead_s: float = 0.0) -> float | None:
         """Return by how much a task would miss its deadline at least, if it waited for ``ahead_s`` more, in seconds."""
         return self._missed_by_s(task.key.source, task.created_s, ahead_s + self._least_s(task, next_block))
@@ -100,10 +105,15 @@ class Lateness:
         for stage in task.stages:
             last = min(stage.last_block, end)
             if last >= block:
-                left_s += costs.transfer_s(here, stage.worker, costs.cut_bytes[task.model][block])
+                left_s += self._sent_s(here, stage.worker, costs.cut_bytes[task.model][block])
                 left_s += costs.compute_s(task.model, stage.worker, block, last, stage=stage)
                 here, block = stage.worker, last + 1
-        return left_s + costs.transfer_s(here, home, result_bytes)
+        return left_s + self._sent_s(here, home, result_bytes)
+
+    def _sent_s(self, sender: str, receiver: str, size_bytes: float) -> float:
+        """Return the time of a transfer; 0 without a path, for to send there is an error and no question of time."""
+        sent_s = self._state.costs.transfer_s(sender, receiver, size_bytes)
+        return sent_s if sent_s < inf else 0.0
 
     def _first_end(self, model: str, point: int, next_block: int) -> tuple[int, int]:
         """Return the block after which a sample may end first, and the bytes of its result then."""

@@ -59,20 +59,21 @@ class Queues:
         """Put a task back that was taken and does not run yet."""
         self._put(waiting)
 
-    def behind(self, waiting: Waiting, most: int, fits: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Return the first ``most`` tasks of the queue of a task that was taken, in order, of those that ``fits``."""
-        heap = self._heaps[self._policy.queue(waiting.task)]
-        return [other for _, other in nsmallest(most, (entry for entry in heap if fits(entry[1])))]
+    def first(self, most: int, fits: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Return the first ``most`` tasks that wait here and that ``fits``, in the order of their places."""
+        entries = (entry for heap in self._heaps.values() for entry in heap if fits(entry[1]))
+        return [other for _, other in nsmallest(most, entries)]
 
     def withdraw(self, tasks: Collection[Waiting]) -> None:
-        """Take tasks of one queue, which run with one that was taken before."""
-        if not tasks:
-            return
-        places = {waiting.place for waiting in tasks}
-        queue = self._policy.queue(next(iter(tasks)).task)
-        self._heaps[queue] = heap = [entry for entry in self._heaps[queue] if entry[0] not in places]
-        heapify(heap)
-        self._show(queue)
+        """Take tasks that run with one that was taken before."""
+        places: dict[Hashable, set[tuple[float, int]]] = defaultdict(set)
+        for waiting in tasks:
+            self._limited.pop(waiting.task.key, None)
+            places[self._policy.queue(waiting.task)].add(waiting.place)
+        for queue, taken in places.items():
+            self._heaps[queue] = heap = [entry for entry in self._heaps[queue] if entry[0] not in taken]
+            heapify(heap)
+            self._show(queue)
 
     def _put(self, waiting: Waiting) -> None:
         self.changes += 1
@@ -128,7 +129,7 @@ class Queues:
             self._heads[queue] = heap[0][1]
             self._state.queued[queue] = len(heap)
         else:
-            del self._heads[queue], self._state.queued[queue]
+            del self._heads[queue], self._heaps[queue], self._state.queued[queue]
 
     def _left_s(self, waiting: Waiting) -> float:
         """Return the computation left of a task that waits here, in seconds."""

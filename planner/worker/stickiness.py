@@ -64,6 +64,8 @@ class Stickiness:
     def __init__(self, routes: SequenceRoutes | None = None) -> None:
         self._routes = routes or SequenceRoutes()
         self._decided: OrderedDict[tuple[str, int], _Decided] = OrderedDict()
+        self._fed_back: dict[str, frozenset[tuple[Stage, ...]]] = {}
+        """By source, the stages of routes of the last plan whose last worker begins the next run."""
 
     def route(self, source: str, sequence: int | None) -> Route | None:
         """Return the route of a sequence of this worker's own that stands; None if it has none yet."""
@@ -97,11 +99,17 @@ class Stickiness:
 
     def keep_routes(self, source: str, routes: Collection[Route]) -> None:
         """Let the routes of a source's sequences stand no longer, except those on the stages of some of these."""
-        kept = {(route.model, route.operating_point, route.stages) for route in routes}
+        kept = {(route.model, route.operating_point, route.stages): route for route in routes}
+        self._fed_back[source] = frozenset(route.stages for route in routes if route.loop == "last")
         for (name, _), decided in self._decided.items():
             route = decided.route
-            if name == source and route and (route.model, route.operating_point, route.stages) not in kept:
-                decided.route = None
+            if name == source and route:
+                decided.route = kept.get((route.model, route.operating_point, route.stages))
+
+    def stands(self, source: str, sequence: int, stages: tuple[Stage, ...]) -> bool:
+        """Return whether the worker of the last block may begin the next run of a sequence that has not ended."""
+        fed_back = self._fed_back.get(source)
+        return (source, sequence) in self._decided and (fed_back is None or stages in fed_back)
 
     def forget(self, source: str, sequence: int) -> frozenset[str]:
         """Forget a sequence that has ended; return the workers to which its tasks went, as far as is known here."""

@@ -28,7 +28,10 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     blocks: then it joins its queue again, before those that came later, and rule 5 applies. Where it is sure to go on,
     the driver may run further blocks without asking, until it has something else to report.
 7.  When a task ends, its result goes home if no block is left; else the rest is placed (rule 4). A task also ends, and
-    a result goes home, where the sample leaves at an exit (:mod:`planner.worker.exits`).
+    a result goes home, where the sample leaves at an exit (:mod:`planner.worker.exits`). Of a sequence only the token
+    goes home. Where the plan says so, the worker of the last block then begins the next run itself, and tells home that
+    it has: home has that run as one of its own in flight. It leaves that to home when the sequence has ended, its route
+    is no longer in the plan, or the first block's worker cannot be reached.
 8.  When a worker leaves, every sample that it may have had starts again as a new attempt.
 9.  When a step has started a sample, or changed what waits or runs here, and with it what a gossiping policy tells
     others, they are told.
@@ -62,6 +65,7 @@ from planner.worker.events import (
     Effect,
     Event,
     FailureMessage,
+    FeedBack,
     Forget,
     ForgetMessage,
     Joined,
@@ -133,8 +137,8 @@ class Worker:
         self._pace = Pace(self._state)
         self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
-        self._batches = Batches(self._state, self._queues, policy, self._output)
         self._lateness = Lateness(self._state)
+        self._batches = Batches(self._state, self._queues, policy, self._lateness, self._output)
         self._stickiness = Stickiness(routes)
         self._transfers = StateTransfers(self._state, self._output)
         self._added: list[Waiting] = []
@@ -151,7 +155,7 @@ class Worker:
         )
         self._messages: dict[type, Callable[[str, Any], None]] = {
             TaskMessage: self._on_task,
-            ResultMessage: lambda _, message: self._home.finish(message.key, message.origin),
+            ResultMessage: lambda _, message: self._home.finish(message.key, message.origin, goes_on=message.goes_on),
             FailureMessage: lambda _, message: self._on_failure(message),
             StatusMessage: self._on_status,
             RequestMessage: self._handshake.requested,
@@ -195,6 +199,10 @@ class Worker:
     def pending(self) -> dict[SampleKey, float]:
         """Samples of this worker's own sources that have not ended, with the time of their arrival."""
         return self._home.pending
+
+    def ignores(self, timer: Timer) -> bool:
+        """Return whether a timer means nothing any more: the sample whose result was awaited has ended."""
+        return timer.purpose == "result" and not self._home.holds(timer.key.source, timer.key.sample)
 
     def expects(self, sender: str, message: StateMessage) -> bool:
         """Return whether a task here waits for the state that a message brings."""
@@ -397,6 +405,9 @@ class Worker:
     def _run(self, waiting: Waiting) -> None:
         """Run the next block of a task, unless it is too late for that."""
         if self._state.now_s > waiting.latest_s:
+            others, waiting.others = waiting.others, ()
+            for other in others:
+                self._come_back(other)
             self._queues.forget(waiting)
             self._drop(waiting.task, waiting.next_block)
             self._home.admit()
@@ -405,6 +416,7 @@ class Worker:
         task, block = waiting.task, waiting.next_block
         self._queues.begin(waiting)
         waiting.unasked = last = self._unasked(waiting)
+        decoded = task.decoding is not None and last + 1 == self._state.costs.length(task.model)
         self._output.effects.append(
             RunBlock(
                 task.key,
@@ -415,13 +427,15 @@ class Worker:
                 last if last > block else None,
                 () if waiting.joined is None else tuple(waiting.session_ends),
                 tuple([other.task.key for other in waiting.others]) if waiting.others else (),
+                task.decoding if decoded else None,
             )
         )
 
     def _unasked(self, waiting: Waiting) -> int:
         """Return the last block that is sure to be run next, until another event."""
         policy = self._policy
-        if waiting.latest_s < inf or policy.gossips or waiting.task.model in self._with_exits:
+        limited = any(each.latest_s < inf for each in waiting.batch) if waiting.others else waiting.latest_s < inf
+        if limited or policy.gossips or waiting.task.model in self._with_exits:
             return waiting.session_end
         if policy.looks_between_blocks and not policy.keeps_order and self._state.queued:
             return waiting.session_end
@@ -451,14 +465,13 @@ class Worker:
         waiting.service_s += event.service_s
         if waiting.others:
             self._share(waiting, event.service_s)
-        if waiting.latest_s < inf:
-            waiting.latest_s = self._lateness.latest_s(waiting.task, waiting.next_block)
+        self._limit_again(waiting)
         if event.block != waiting.last_block and not self._policy.looks_between_blocks:
             self._run(waiting)
             return
         others, waiting.others = waiting.others, ()
         if event.block == waiting.last_block:
-            self._end_task(waiting, exit_)
+            self._end_task(waiting, exit_, event.token)
         else:
             self._come_back(waiting)
         for other in others:
@@ -466,6 +479,12 @@ class Worker:
                 self._end_task(other, None)
             else:
                 self._come_back(other)
+
+    def _limit_again(self, waiting: Waiting) -> None:
+        """Find until when the next block of a task, and of those that run with it, may start."""
+        for each in waiting.batch if waiting.others else (waiting,):
+            if each.latest_s < inf:
+                each.latest_s = self._lateness.latest_s(each.task, each.next_block)
 
     def _share(self, waiting: Waiting, service_s: float) -> None:
         """Let those that run with a task get on as it did, and divide the time among all."""
@@ -480,7 +499,7 @@ class Worker:
         if waiting.latest_s < inf:
             self._added.append(waiting)
 
-    def _end_task(self, waiting: Waiting, exit_: ExitPoint | None) -> None:
+    def _end_task(self, waiting: Waiting, exit_: ExitPoint | None, token: int | None = None) -> None:
         self._policy.ran(self._view, waiting)
         task, cut = waiting.task, waiting.next_block
         if exit_ is not None:
@@ -488,9 +507,25 @@ class Worker:
         elif cut < self._state.costs.length(task.model):
             self._place(task.at(cut, task.stages[1:]))
         else:
-            size_bytes = TOKEN_BYTES if task.greedy else self._state.costs.cut_bytes[task.model][-1]
-            self._go_home(task, cut, size_bytes, None)
+            size_bytes = TOKEN_BYTES if task.decoding else self._state.costs.cut_bytes[task.model][-1]
+            following = self._next_run(task, token)
+            self._go_home(task, cut, size_bytes, None, goes_on=following is not None)
+            if following is not None:
+                self._place(following)
         self._home.admit()
+
+    def _next_run(self, task: Task, token: int | None) -> Task | None:
+        """Return the next run of a sequence if that begins here: its route stands, and all goes well on the way."""
+        decoding = task.decoding
+        if not task.again or task.sequence is None or decoding is None or decoding.ends(token):
+            return None
+        if not self._stickiness.stands(task.key.source, task.sequence, task.again):
+            return None
+        if self._view.broken(self.name, task.again[0].worker) is not None:
+            return None
+        following = task.next_run(self._state.now_s)
+        self._output.effects.append(FeedBack(following.key, task.key, task.model, task.sequence, decoding.after()))
+        return following
 
     def _exit_taken(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
         """Return the exit at which a sample leaves after a block, or None; count only what is still to be computed."""
@@ -500,13 +535,13 @@ class Worker:
             self._queues.expect_rest(waiting)
         return exit_
 
-    def _go_home(self, task: Task, cut: int, size_bytes: int, exit_: str | None) -> None:
+    def _go_home(self, task: Task, cut: int, size_bytes: int, exit_: str | None, *, goes_on: bool = False) -> None:
         origin = Origin(task.model, task.operating_point, exit_)
         home = self._state.instance.home(task.key.source)
         if home == self.name:
             self._home.finish(task.key, origin)
             return
-        message = ResultMessage(task.key, cut, origin, task.greedy)
+        message = ResultMessage(task.key, cut, origin, task.decoding is not None, goes_on)
         self._output.effects.append(Send(home, message, cut, size_bytes, task.priority))
         self._output.effects.append(Discard(task.key))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import planner
 from planner.errors import ModelError, ProfileError, UsageError
@@ -30,6 +31,28 @@ def test_inspect(model: Path, tmp_path: Path) -> None:
     assert chain.to_dict()["chain_sha256"] == chain.chain.chain_sha256
     chain.plot(tmp_path / "chain.svg")
     assert planner.inspect(planner.load_chain(str(model), max_blocks=3)).to_dict() == chain.to_dict()
+
+
+def test_of_many_tensors_at_a_cut_the_largest_are_named(tmp_path: Path) -> None:
+    """Such as what an unrolled recurrence hands on: one small tensor for each step."""
+    sides = [helper.make_node("Slice", ["x", f"from{step}", f"to{step}", "axes"], [f"s{step}"]) for step in range(6)]
+    ends = {f"{name}{step}": [step + more] for step in range(6) for name, more in (("from", 0), ("to", 1))}
+    nodes = [
+        *sides,
+        helper.make_node("Relu", ["x"], ["large"]),
+        helper.make_node("Concat", [*(f"s{step}" for step in range(6)), "large"], ["y"], axis=1),
+    ]
+    x, y = (helper.make_tensor_value_info(name, 1, [1, size]) for name, size in (("x", 32), ("y", 38)))
+    constants = [
+        numpy_helper.from_array(np.array(array, np.int64), name) for name, array in {**ends, "axes": [1]}.items()
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    chain = planner.inspect(tmp_path / "m.onnx", max_blocks=8)
+    widest = max(chain.chain.cuts, key=lambda cut: len(cut.tensors))
+    assert len(widest.tensors) > 4
+    assert f"and {len(widest.tensors) - 3} more" in " ".join(chain.summary().replace("│", " ").split())
 
 
 def test_split(model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.cli import COMMANDS, EXTRAS, NEEDS, _installation
+from planner.cli import COMMANDS, EXTRAS, NEEDS
+from planner.version import installation
 
 SOLVERS = ("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel")
 
@@ -38,9 +39,9 @@ def test_all_that_is_missing_is_told_at_once(
 def test_it_is_installed_from_the_checkout_if_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.chdir(root)
-    assert _installation(["cpu", "plan"]) == 'pip install ".[cpu,plan]"'
-    monkeypatch.setattr("planner.cli.__file__", str(tmp_path / "site/planner/cli/__init__.py"))
-    assert _installation(["plan"]) == 'pip install "mdi-planner[plan]"'
+    assert installation("cpu", "plan") == '`pip install ".[cpu,plan]"`'
+    monkeypatch.setattr("planner.version.__file__", str(tmp_path / "site/planner/version.py"))
+    assert installation("plan") == '`pip install "WHEEL[plan]"` with the wheel of planner'
 
 
 def test_needs_are_of_commands_and_extras_that_exist() -> None:

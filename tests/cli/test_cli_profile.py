@@ -133,7 +133,7 @@ def test_estimate_from_a_probe_and_a_measured_profile(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     probe, path = tmp_path / "probe.json", tmp_path / "p.json"
-    assert run("probe-device", "--device-class", "here", "--budget", "1s", "-o", probe, "--json") == 0
+    assert run("probe-device", "--device-class", "here", "--budget", "0.01s", "-o", probe, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(probe.read_text())
     assert document["schema"] == "planner/device-probe/v1"

@@ -96,6 +96,19 @@ def test_an_accuracy_that_nobody_knows_is_not_told(
     assert unkept not in capsys.readouterr().err
 
 
+def test_outputs_that_nothing_returns_are_warned_of(
+    scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "profiles" / "reference" / "classifier.json"
+    document = json.loads(path.read_text()) | {"exits": [{"name": "left_head", "cut": 3, "result_bytes": 40}]}
+    point = {"name": "half", "accuracy": 0.9, "thresholds": [0.5], "reach": [1.0] * 3 + [0.5] * 5}
+    for points, warned in (([], True), ([point], False)):
+        path.write_text(json.dumps(document | {"operating_points": points}))
+        main_ok(["solve", str(scenario), "--method", "two-part"])
+        found = "early exits (left_head); without operating points no sample leaves there" in capsys.readouterr().err
+        assert found == warned
+
+
 def test_a_baseline_has_no_bound(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main_ok(["solve", str(scenario), "--method", "equal"])
     assert "no bound (surrogate objective), by equal" in capsys.readouterr().out

@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
 DECODE = {"sources.decode", *(f"sources.decode.{key.name}" for key in keys_of("sources.decode"))}
-BATCHES = {"sources.max_batch", "sources.max_batch_wait"}
+BATCHES = {f"{section}.{key}" for section in ("sources", "workers") for key in ("max_batch", "max_batch_wait")}
 COMMENTS = {"models.axes", "models.layer_assignment", "models.state", *DECODE, *BATCHES}
 """Keys that the annotated scenario shows as comments only: its model has no state, named axes or layers, but exits."""
 

@@ -41,7 +41,7 @@ _PARTS: Final = {
 """Attributes of the worker that hold a part of its state machine, and their classes."""
 
 _ROW_PX: Final = 44
-_COLOURS: Final = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56a0d3", "#d55e00", "#666666", "#7b3294")
+_COLOURS: Final = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56a0d3", "#d55e00", "#666666", "#7b3294", "#17becf")
 """Colour of each effect."""
 
 _HEAD: Final = """# The worker

@@ -174,7 +174,7 @@ def test_labelled_samples_and_their_labels_keep_their_values(dtype: str, tmp_pat
         swapped = {name: array.astype(array.dtype.newbyteorder(order)) for name, array in arrays.items()}
         save_arrays(tmp_path / "samples.npz", swapped)
         samples = load_samples(tmp_path / "samples.npz", chain)
-        np.testing.assert_array_equal(samples.inputs["x"], values, strict=True)
+        np.testing.assert_array_equal(samples.inputs["x"], values[:, None], strict=True)
         np.testing.assert_array_equal(samples.labels, labels)
         assert samples.inputs["x"].dtype.isnative
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import (
     COORDINATOR,
     MAX_FURTHER,
-    RUN_STRIDE,
     TIMES,
     TOKENS,
     Data,
@@ -34,12 +33,12 @@ from planner.execution.wire.messages import (
 )
 from planner.model.chain import SEQUENCE
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
-from planner.policy.types import SampleKey
+from planner.policy.types import RUN_STRIDE, SampleKey
 from planner.trace.records import Origin, SampleRecord
 from planner.worker.events import ResultMessage
 from tests.execution.rig import SPLIT, agents_in_threads, small_deployment, small_instance
 from tests.instances import make_instance, make_profile
-from tests.model.decoder_models import EXPECTED, export, step_inputs
+from tests.model.decoder_models import EXPECTED, export, loaded, step_inputs
 
 BLOCKS = 4
 MODEL = export("llama-fp32", BLOCKS)
@@ -76,7 +75,7 @@ class _Ends(Observer):
 
 @contextmanager
 def _session(folder: Path, monkeypatch: pytest.MonkeyPatch, together_s: float) -> Iterator[tuple[LiveSession, _Ends]]:
-    monkeypatch.setattr(generation, "TOGETHER_S", together_s)
+    monkeypatch.setattr(generation, "AHEAD_S", together_s)
     ends = _Ends()
     with LiveSession(_deployment(), agents_in_threads(("a", "b"), folder), observer=ends) as session:
         yield session, ends
@@ -89,7 +88,7 @@ def test_steps_that_follow_one_another_give_the_same_tokens(tmp_path: Path, monk
     assert found.restarts == 0
     assert len(ends.ended) == 1 + -(-(COUNT - 1) // MAX_FURTHER)  # the prompt, and the steps
     assert [record.sample for record, _ in ends.ended] == list(range(len(ends.ended)))
-    assert sum(len(outputs.get(TOKENS, [0])) for _, outputs in ends.ended) == COUNT
+    assert 2 <= sum(len(outputs[TOKENS]) for _, outputs in ends.ended) <= COUNT  # others came meanwhile
     assert found.times_s == sorted(found.times_s)
     assert len(set(found.times_s)) == COUNT
 
@@ -123,36 +122,49 @@ def test_a_stop_token_ends_steps_that_follow(tmp_path: Path, monkeypatch: pytest
     stop = tokens[end - 1]
     with _session(tmp_path, monkeypatch, 1e3) as (session, ends):
         assert list(session.source("s").generate(CASES[0]["prompt"], stop=[stop])) == tokens[:end]
-    assert sum(len(outputs.get(TOKENS, [0])) for _, outputs in ends.ended) == end
+    assert len(ends.ended) == 2
 
 
-def test_drawn_tokens_follow_no_step_that_chooses_the_likeliest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("together_s", [0.0, 1e3])
+def test_drawn_tokens_are_the_same_however_many_steps_follow(
+    together_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _session(tmp_path, monkeypatch, 1e3) as (session, ends):
-        list(session.source("s").generate(CASES[0]["prompt"], max_new=6, temperature=1.0))
-    assert len(ends.ended) == 6
-    assert not any(TOKENS in outputs for _, outputs in ends.ended)
+    prompt = CASES[0]["prompt"]
+    with _session(tmp_path, monkeypatch, together_s) as (session, ends):
+        found = list(session.source("s").generate(prompt, max_new=12, temperature=1.0, seed=5))
+    assert len(ends.ended) == (2 if together_s else 12)
+    assert found == drawn(prompt, 12, temperature=1.0, seed=[5])
+
+
+def drawn(prompt: Sequence[int], count: int, *, temperature: float, seed: Sequence[int]) -> list[int]:
+    """Draw tokens as anyone would who has the whole model: each by a draw of its own."""
+    runner, tokens = loaded(MODEL), list(prompt)
+    for runs in range(count):
+        inputs = step_inputs(MODEL, tokens, 1 if runs else len(prompt), (3, runs))
+        logits = runner.run_segment(0, BLOCKS - 1, inputs)["logits"][0, -1].astype(np.float64) / temperature
+        likelihoods = np.exp(logits - logits.max())
+        point = np.random.default_rng([*seed, runs]).random()
+        tokens.append(int(np.argmax(np.cumsum(likelihoods / likelihoods.sum()) > point)))
+    return tokens[len(prompt) :]
 
 
 def test_a_result_of_another_run_is_not_taken_for_a_step() -> None:
     feedback = Feedback({"s": _deploy().models["llama"]})
     submit = Submit(run="r", source="s", sample=3, further=Further(steps=2, known=2))
     feedback.begin(submit, step_inputs(MODEL, [5, 17], 2, (9, 0)), 0.0)
-    logits = np.zeros((1, 2, 256), np.float32)
-    logits[0, -1, 40] = 1
-    first = feedback.next_run(SampleKey("s", 3, 0), {"logits": logits}, 0.1)
+    token = {TOKENS: np.array([40])}
+    first = feedback.next_run(SampleKey("s", 3, 0), token, 0.1)
     assert first is not None
     arrived, inputs = first
     assert (arrived.sample, arrived.sequence) == (3 + RUN_STRIDE, 9)
     assert (inputs["input_ids"].tolist(), inputs[SEQUENCE.name].tolist()) == ([[40]], [9, 1])
     assert inputs["attention_mask"].shape == (1, 3)
-    assert feedback.next_run(SampleKey("s", 3, 1), {"logits": logits}, 0.2) is None  # the first run once more
-    assert feedback.next_run(SampleKey("s", 4, 0), {"logits": logits}, 0.2) is None
-    assert feedback.next_run(SampleKey("s", 3 + RUN_STRIDE, 0), {"logits": logits}, 0.3) is not None
+    assert feedback.next_run(SampleKey("s", 3, 1), token, 0.2) is None  # the first run once more
+    assert feedback.next_run(SampleKey("s", 4, 0), token, 0.2) is None
+    assert feedback.next_run(SampleKey("s", 3 + RUN_STRIDE, 0), token, 0.3) is not None
     last = 3 + 2 * RUN_STRIDE
-    assert feedback.next_run(SampleKey("s", last, 0), {"logits": logits}, 0.4) is None
-    record, outputs = feedback.end(SampleRecord("s", last, 0.3, 0.4, "completed"), {"logits": logits})
+    assert feedback.next_run(SampleKey("s", last, 0), token, 0.4) is None
+    record, outputs = feedback.end(SampleRecord("s", last, 0.3, 0.4, "completed"), token)
     assert (record.sample, record.created_s) == (3, 0.0)
     assert outputs[TOKENS].tolist() == [40, 40, 40]
     assert outputs[TIMES].tolist() == [0.1, 0.3, 0.4]
@@ -203,7 +215,7 @@ def test_tokens_without_their_times_are_no_result(changed: dict[str, Any]) -> No
         check_live_result(INSTANCE, models, Frame(body, {**right, **changed}, "a"), record)
 
 
-def test_the_worker_of_the_last_block_sends_home_the_likeliest_token_alone(
+def test_the_worker_of_the_last_block_sends_home_the_token_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Data] = []
@@ -212,8 +224,8 @@ def test_the_worker_of_the_last_block_sends_home_the_likeliest_token_alone(
     def noting(outbox: Outbox, to: str, data: Data, tensors: Tensors, level: int) -> None:
         if isinstance(data.message, ResultMessage):
             sent.append(data)
-            expected = {TOKENS: ("int64", (1,))} if data.message.greedy else {"logits": ("float32", (1, 1, 256))}
-            assert {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()} == expected
+            assert data.message.token
+            assert {name: (it.dtype.name, it.shape) for name, it in tensors.items()} == {TOKENS: ("int64", (1,))}
         take_note(outbox, to, data, tensors, level)
 
     monkeypatch.setattr(Outbox, "_send_data", noting)
@@ -221,9 +233,7 @@ def test_the_worker_of_the_last_block_sends_home_the_likeliest_token_alone(
         found = session.source("s").generate(CASES[0]["prompt"], max_new=COUNT)
         assert list(found) == CASES[0]["tokens"]
         assert len(sent) == COUNT
-        assert all(data.message.kind == "result" and data.message.greedy for data in sent)
         list(session.source("s").generate([5], max_new=2, temperature=1.0))
-    assert not any(data.message.kind == "result" and data.message.greedy for data in sent[COUNT:])
     assert len(sent) == COUNT + 2
 
 
@@ -233,7 +243,7 @@ def test_the_worker_of_the_last_block_sends_home_the_likeliest_token_alone(
 def test_a_result_that_is_no_token_is_refused(tensors: Tensors) -> None:
     body = Data(
         run="r", sender="b", cut=BLOCKS, size_bytes=8, sent_s=0.1,
-        message=ResultMessage(SampleKey("s", 0, 0), BLOCKS, Origin("llama"), greedy=True),
+        message=ResultMessage(SampleKey("s", 0, 0), BLOCKS, Origin("llama"), token=True),
     )  # fmt: skip
     check_fits(_deploy(), Frame(body, {TOKENS: np.array([7])}, "b"))
     with pytest.raises(ExecuteError, match=r"not a token|no such tensor"):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import ExecuteError
-from planner.execution.wire import lanes
+from planner.execution.wire import lane
 from planner.execution.wire.diagnostics import Chunk, Echo
 from planner.execution.wire.fragments import MAX_PIECE_BYTES, Assembler, Fragment, Outgoing, read_fragment, split
 from planner.execution.wire.frames import Frame, Payload, decode, encode
@@ -162,11 +162,11 @@ def test_a_frame_is_not_sent_if_it_is_not_the_first_any_more_once_it_is_encoded(
             assert go_on.wait(20.0)
         return encode(frame)
 
-    monkeypatch.setattr(lanes, "encode", gated)
+    monkeypatch.setattr(lane, "encode", gated)
     medium = slow(1e8)
     sender, arrived = Lanes(medium), threading.Event()
     sender.route({"b": "wifi", "c": "wifi"})
-    sender.send("b", bulk(1000), LEVELS)
+    sender.send("b", bulk(lane._AT_ONCE_BYTES + 1), LEVELS)
     assert encoding.wait(20.0)
     if not overtaken:
         sender.forget("b")
@@ -174,7 +174,71 @@ def test_a_frame_is_not_sent_if_it_is_not_the_first_any_more_once_it_is_encoded(
     go_on.set()
     assert arrived.wait(20.0)
     sender.close()
-    assert [to for to, *_ in medium.sent] == (["c", "b"] if overtaken else ["c"])
+    assert [to for to, _ in itertools.groupby(medium.sent, lambda sent: sent[0])] == (
+        ["c", "b"] if overtaken else ["c"]
+    )
+
+
+class Threads:
+    """A medium that acknowledges nothing, refuses some fragments, and knows which threads sent the others."""
+
+    def __init__(self, refuses: Callable[[int], bool] = lambda _number: False) -> None:
+        self.by: list[tuple[str, int]] = []
+        self.went, self.held, self.holding = threading.Event(), threading.Event(), ""
+        self._refuses, self._calls = refuses, itertools.count()
+
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:  # noqa: ARG002 - all go the same way
+        if self._refuses(next(self._calls)):
+            raise OSError("no buffers")
+        if to == self.holding:
+            assert self.held.wait(20.0)
+        self.by.append((threading.current_thread().name, len(fragment.payload)))
+        self.went.set()
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        pass
+
+
+def test_a_small_frame_with_nothing_in_its_way_is_sent_by_the_thread_that_hands_it_over() -> None:
+    medium = Threads()
+    sender, here = Lanes(medium), threading.current_thread().name
+    sender.send("b", bulk(100_000), 3)
+    assert medium.by == [(here, 65_536)]  # half of the first window
+    sender.send("c", bulk(lane._AT_ONCE_BYTES + 1), 3)
+    sender.close(0.1)
+    assert {by for by, _ in medium.by[1:]} == {"send to b", "send to c"}
+
+
+def test_a_frame_is_left_to_its_lane_while_what_goes_to_another_member_is_held_up() -> None:
+    medium = Threads()
+    medium.holding = "b"
+    sender = Lanes(medium)
+    sender.send("b", bulk(lane._AT_ONCE_BYTES + 1), 3)  # by the thread of its lane, which then waits
+    while not sender._at_work:
+        time.sleep(0.001)
+    sender.send("c", bulk(1000), 3)
+    assert medium.went.wait(20.0)
+    assert medium.by == [("send to c", 1000)]
+    medium.held.set()
+    sender.close(0.1)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_fragment_that_is_refused_at_once_is_sent_again_by_its_lane(
+    monkeypatch: pytest.MonkeyPatch, *, leaves: bool
+) -> None:
+    monkeypatch.setattr(lane, "_PAUSES_S", (0.05,))
+    medium = Threads(lambda number: number < 1 + leaves)
+    sender = Lanes(medium)
+    sender.send("b", bulk(1000), 5)
+    if leaves:
+        sender.forget("b")
+    sender.send("b", bulk(1001), 3)
+    while len(medium.by) < 2 - leaves:
+        time.sleep(0.001)
+    sender.close(0.1)
+    sizes = [size for _, size in medium.by]
+    assert sizes == ([1001] if leaves else [1000, 1001])
 
 
 def test_while_a_medium_drains_only_more_urgent_frames_are_sent(slow: Callable[[float], Slow]) -> None:

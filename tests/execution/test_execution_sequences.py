@@ -9,11 +9,12 @@ import pytest
 
 from planner.execution.agent.block_times import BlockTimes, SequenceRuns
 from planner.execution.agent.executor import BlockTime
+from planner.execution.agent.next_tokens import NextTokens
 from planner.execution.agent.sequences import Sequences
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import RUN_STRIDE, TOKENS, Deploy, DeployedModel
+from planner.execution.wire.messages import TOKENS, Deploy, DeployedModel
 from planner.model.chain import SEQUENCE
-from planner.policy.types import SampleKey
+from planner.policy.types import RUN_STRIDE, SampleKey
 from planner.profiling.sequences import Run
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
 from planner.trace.records import Origin, SampleRecord
@@ -43,7 +44,7 @@ def deployed(*, paced: bool = False, **decode: Any) -> Deploy:
 
 def drive(sequences: Sequences, samples: range, lost: float = 0.0, seed: int = 0) -> dict[int, tuple[Any, Tensors]]:
     """Run sequences at the same time, in random order, some of whose runs fail; return the ends."""
-    runner, random = loaded(MODEL), np.random.default_rng(seed)
+    runner, random, next_tokens = loaded(MODEL), np.random.default_rng(seed), NextTokens(deployed().models)
     ends: dict[int, tuple[Any, Tensors]] = {}
     waiting = [run for sample in samples if (run := sequences.arrive("s", sample, float(sample)))]
     while waiting:
@@ -52,10 +53,27 @@ def drive(sequences: Sequences, samples: range, lost: float = 0.0, seed: int = 0
         key, now_s = SampleKey("s", arrived.sample, 0), 100.0 + len(ends)
         assert arrived.sequence == inputs[SEQUENCE.name][0]
         if random.random() < lost:
-            following, tensors = sequences.after(Fail(key, 0.0, "lost"), {}, now_s)
+            after = sequences.after(Fail(key, 0.0, "lost"), {}, now_s)
         else:
             outputs = runner.run_segment(0, BLOCKS - 1, inputs)
-            following, tensors = sequences.after(Complete(key, 0.0, Origin("llama")), outputs, now_s)
+            assert arrived.decoding is not None
+            assert arrived.sequence is not None
+            token = next_tokens.token("llama", outputs, arrived.decoding)
+            goes_on = random.random() < 0.5 and not arrived.decoding.ends(token)
+            after = sequences.after(
+                Complete(key, 0.0, Origin("llama"), goes_on), {TOKENS: np.array([token], np.int64)}, now_s
+            )
+            if goes_on:  # as the worker of the last block would begin it
+                step = arrived.decoding.after()
+                fed_back = next_tokens.inputs("llama", token, arrived.sequence, step)
+                assert after is not None
+                assert isinstance(after[0], Arrived)
+                assert (after[0].decoding, after[0].sample) == (step, arrived.sample + RUN_STRIDE)
+                assert {name: tensor.tolist() for name, tensor in after[1].items()} == {
+                    name: tensor.tolist() for name, tensor in fed_back.items()
+                }
+        assert after is not None
+        following, tensors = after
         if isinstance(following, Arrived):
             waiting.append((following, tensors))
         else:
@@ -104,13 +122,20 @@ def test_a_sequence_fails_when_it_is_lost_again_and_again() -> None:
     arrived, _ = run
     states = {arrived.sequence}
     for _ in range(MAX_RESTARTS):
-        following, _ = sequences.after(Fail(SampleKey("s", arrived.sample, 0), 1.0, "gone"), {}, 2.0)
+        begun = SampleKey("s", arrived.sample + RUN_STRIDE, 0)  # by the worker of the last block, as far as it got
+        after = sequences.after(Fail(SampleKey("s", arrived.sample, 0), 1.0, "gone"), {}, 2.0)
+        assert after is not None
+        following = after[0]
         assert isinstance(following, Arrived)
+        assert following.sample > begun.sample
+        assert sequences.after(Complete(begun, 1.0), {TOKENS: np.array([7])}, 2.0) is None
         arrived = following
         states.add(arrived.sequence)
         assert arrived.sample % RUN_STRIDE == 7
     assert len(states) == 1 + MAX_RESTARTS
-    ended, outputs = sequences.after(Fail(SampleKey("s", arrived.sample, 0), 1.0, "gone"), {}, 3.0)
+    after = sequences.after(Fail(SampleKey("s", arrived.sample, 0), 1.0, "gone"), {}, 3.0)
+    assert after is not None
+    ended, outputs = after
     assert isinstance(ended, SampleRecord)
     assert (ended.sample, ended.created_s, ended.status, ended.reason, outputs) == (7, 1.0, "failed", "gone", {})
 

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from planner.execution.coordinator.deployment import Deployment, deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.emulated import EmulatedNetwork
+from planner.execution.session import generation
 from planner.execution.session.generation import Generation
 from planner.execution.session.session import LiveSession
 from planner.execution.wire.messages import Load
@@ -65,10 +67,23 @@ class Solver:
         pass
 
 
+PLACE: dict[str, Any] = {}
+"""Where routes feed tokens back."""
+
+
+@pytest.fixture(params=["home", "last"], autouse=True)
+def _place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLACE, "loop", request.param)
+    monkeypatch.setattr(generation, "AHEAD_S", 0.05)  # so that another plan applies soon
+
+
 def plan(stages: list[tuple[str, int, int]]) -> PlanSpec:
     built = tuple(Stage(worker=worker, first_block=first, last_block=last) for worker, first, last in stages)
     own = SourcePlan(
-        accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(Route(share=1.0, model="llama", stages=built),)
+        accuracy=1.0,
+        delay_s=0.1,
+        surrogate_delay_s=0.1,
+        routes=(Route(share=1.0, model="llama", stages=built, **PLACE),),
     )
     return PlanSpec(
         status="feasible", method="test", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
@@ -111,10 +126,10 @@ CASE = EXPECTED["llama-fp32"][0]
 
 def halves(session: LiveSession, change: Callable[[], None]) -> tuple[Generation, list[int]]:
     """Generate tokens, and change the plan in their midst: a step takes 10 ms, so few follow one another unasked."""
-    generation = session.source("s").generate(CASE["prompt"], max_new=len(CASE["tokens"]))
-    tokens = list(itertools.islice(generation, 8))
+    found = session.source("s").generate(CASE["prompt"], max_new=len(CASE["tokens"]))
+    tokens = list(itertools.islice(found, 8))
     change()
-    return generation, [*tokens, *generation]
+    return found, [*tokens, *found]
 
 
 WAYS = ["stay", "move", "restart"]
@@ -132,9 +147,9 @@ AFTER = {
 def test_a_plan_that_replaces_another_costs_no_token(way: str, after: str, tmp_path: Path) -> None:
     blocks = Blocks()
     with LiveSession(deployment(way, BEFORE), agents_in_threads(tuple("abc"), tmp_path), observer=blocks) as session:
-        generation, tokens = halves(session, lambda: session.apply(deployment(way, AFTER[after])))
+        found, tokens = halves(session, lambda: session.apply(deployment(way, AFTER[after])))
         assert tokens == CASE["tokens"]
-        assert generation.restarts == (way == "restart")
+        assert found.restarts == (way == "restart")
         if way != "stay" and after != "another border":
             await_that(lambda: blocks.computed["c"] > 0)
 
@@ -150,9 +165,9 @@ def test_a_plan_made_again_in_a_run_costs_no_token(way: str, *, emulated: bool, 
             solver.take(ReplanAnswer(Situation(), plan([("c", 0, 3)])))
             await_that(lambda: blocks.plans == 1)
 
-        generation, tokens = halves(session, change)
+        found, tokens = halves(session, change)
         assert tokens == CASE["tokens"]
-        assert generation.restarts == (way == "restart")
+        assert found.restarts == (way == "restart")
         if way != "stay":
             await_that(lambda: blocks.computed["c"] > 0)
 
@@ -162,19 +177,19 @@ def test_a_prompt_moves_between_its_pieces_and_drawn_tokens_with_their_draws(tmp
     with LiveSession(deployment("move", BEFORE), agents_in_threads(tuple("abc"), tmp_path)) as session:
         source = session.source("s")
 
-        def generation() -> Generation:
+        def generate() -> Generation:
             return source.generate(CASE["prompt"], max_new=12, temperature=1.0, seed=3, chunk=2)
 
-        whole = list(generation())
-        moved = generation()
+        whole = list(generate())
+        moved = generate()
         steps = moved._steps()
         run = next(steps)
-        outputs = source.submit(run.inputs).result().outputs
+        outputs = source.submit(run.inputs, further=run.further, progress=run.progress).result().outputs
         session.apply(deployment("move", changed))
         with suppress(StopIteration):
             while True:
                 run = steps.send(outputs)
-                outputs = source.submit(run.inputs, progress=run.progress).result().outputs
+                outputs = source.submit(run.inputs, further=run.further, progress=run.progress).result().outputs
         assert list(moved) == whole
         assert moved.restarts == 0
 
@@ -191,9 +206,9 @@ def test_state_that_is_nowhere_is_begun_again(tmp_path: Path) -> None:
                 next(other)
             session.apply(deployment("move", [("a", 0, 1), ("c", 2, 3)]))
 
-        generation, tokens = halves(session, change)
+        found, tokens = halves(session, change)
         assert tokens == CASE["tokens"]
-        assert generation.restarts == 1
+        assert found.restarts == 1
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-6])
@@ -207,9 +222,9 @@ def test_sequences_that_have_ended_leave_room_for_others(temperature: float, tmp
             (stop,) = source.generate([1, 2], max_new=1)
             assert list(source.generate([1, 2], max_new=9, stop=[stop])) == [stop]
 
-        generation, tokens = halves(session, change)
+        found, tokens = halves(session, change)
         assert tokens == CASE["tokens"]
-        assert generation.restarts == 0
+        assert found.restarts == 0
 
 
 def test_many_sequences_follow_many_plans(tmp_path: Path) -> None:
@@ -224,8 +239,8 @@ def test_many_sequences_follow_many_plans(tmp_path: Path) -> None:
 
         def generate(number: int) -> None:
             prompt, tokens = cases[number]["prompt"], cases[number]["tokens"]
-            generation = session.source("s").generate(prompt, max_new=len(tokens), chunk=(None, 2)[number % 2])
-            found[number], restarts[number] = list(generation), generation.restarts
+            own = session.source("s").generate(prompt, max_new=len(tokens), chunk=(None, 2)[number % 2])
+            found[number], restarts[number] = list(own), own.restarts
 
         threads = [threading.Thread(target=generate, args=(number,)) for number in range(len(cases))]
         for thread in threads:

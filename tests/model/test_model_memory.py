@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planner.errors import RuntimeSessionError
+from planner.heap import only_new_garbage
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE
 from planner.runtime.inputs import random_inputs
@@ -88,19 +89,20 @@ def measured(model: ChainModel | LoadedModel, inputs: Mapping[str, NDArray[Any]]
     """Return the memory of each block; what is too much is measured again, since other parts of a process can add."""
     crossing = dict(inputs)
     found: dict[str, Memory] = {}
-    for index, (block, cut) in enumerate(zip(model.chain.blocks, model.chain.cuts[:-1], strict=True)):
-        data, passing = model.block_model(index), [tensor.name for tensor in cut.tensors]
-        held, peak = sys.maxsize, sys.maxsize
-        for _ in range(TRIES):
-            memory = measure_memory(data, crossing, passing=passing)
-            if memory is None:
-                return {}
-            held, peak = min(held, memory.held_bytes), min(peak, memory.peak_bytes)
-            if peak - ACCURACY_BYTES <= block.activation_bytes and held - ACCURACY_BYTES <= block.weight_bytes:
-                break
-        said = (block.weight_bytes, held, block.activation_bytes, peak)
-        found[block.name] = Memory(*said, block.nodes, transposed_bytes(data))
-        crossing |= BlockSession(data).run(crossing)
+    with only_new_garbage():
+        for index, (block, cut) in enumerate(zip(model.chain.blocks, model.chain.cuts[:-1], strict=True)):
+            data, passing = model.block_model(index), [tensor.name for tensor in cut.tensors]
+            held, peak = sys.maxsize, sys.maxsize
+            for _ in range(TRIES):
+                memory = measure_memory(data, crossing, passing=passing)
+                if memory is None:
+                    return {}
+                held, peak = min(held, memory.held_bytes), min(peak, memory.peak_bytes)
+                if peak - ACCURACY_BYTES <= block.activation_bytes and held - ACCURACY_BYTES <= block.weight_bytes:
+                    break
+            said = (block.weight_bytes, held, block.activation_bytes, peak)
+            found[block.name] = Memory(*said, block.nodes, transposed_bytes(data))
+            crossing |= BlockSession(data).run(crossing)
     return found
 
 

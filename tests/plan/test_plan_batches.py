@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.sessions import join_blocks, longest_wait_s
+from planner.plan.store import plan_document
+from planner.plan.summary import describe_plan
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
 from planner.simulation.replications import RunSpec, simulate_case
+from planner.simulation.simulator import simulate
 from planner.solvers.solve import solve
+from planner.trace.records import SampleRecord
 from tests.instances import linear_batches, make_instance, make_profile
 
 SERVICE_S = 0.01
@@ -152,3 +157,73 @@ def test_the_deadline_of_another_source_is_held_against_batches() -> None:
     found = evaluate(of, {"bulk": [ROUTE[4]], "urgent": [own]}).sources["urgent"]
     assert found.p95_delay_s is not None
     assert 0.005 < found.delay_s < found.p95_delay_s < 0.02
+
+
+def stages_of(plan: PlanSpec, source: str) -> list[Stage]:
+    return [stage for route in plan.sources[source].routes for stage in route.stages]
+
+
+@pytest.mark.parametrize(("max_wait_s", "most"), [(1.0, None), (0.006, None), (0.0055, 7), (0.0031, 2), (0.0, 1)])
+def test_batches_keep_more_urgent_work_waiting_no_longer_than_asked(max_wait_s: float, most: int | None) -> None:
+    of = instance(bulk=40.0, urgent=10.0)  # a block takes 2 ms and 0.5 ms for each sample
+    routes = join_blocks(of, dict.fromkeys(of.sources, (ROUTE[4],)), max_wait_s)
+    assert routes["bulk"][0].stages[0].max_batch == most
+    assert routes["urgent"][0].stages[0].max_batch is None
+    assert longest_wait_s(of, routes) == pytest.approx(0.0 if most == 1 else 0.002 + 0.0005 * (most or 8))
+    again = join_blocks(of, routes, 0.0031)  # of an earlier plan
+    assert again["bulk"][0].stages[0].max_batch == 2
+    alone = of.only_sources(["bulk"])
+    assert join_blocks(alone, {"bulk": routes["bulk"]}, 0.0)["bulk"][0].stages[0].max_batch is None
+
+
+def test_a_limit_of_the_plan_or_of_a_worker_counts_in_loads_bounds_and_delays() -> None:
+    of, full = instance(bulk=150.0), instance(bulk=150.0, max_batch=4)
+    limited = (ROUTE[4].model_copy(update={"stages": (ROUTE[4].stages[0].model_copy(update={"max_batch": 4}),)}),)
+    worker = {"a": of.scenario.workers["a"].model_copy(update={"max_batch": 4})}
+    own = of.with_scenario(workers=worker)
+    expected = evaluated(full)
+    by_plan, by_worker = evaluate(of, {"bulk": limited}), evaluated(own)
+    assert by_worker.sources == expected.sources
+    assert by_worker.workers == expected.workers
+    assert by_plan.sources["bulk"].delay_s == expected.sources["bulk"].delay_s
+    assert by_plan.workers["a"].utilisation == expected.workers["a"].utilisation
+    assert solved(own).bound == pytest.approx(solved(full).bound)  # type: ignore[union-attr]
+
+
+def test_the_solver_limits_batches_as_far_as_urgent_work_is_worth_it() -> None:
+    def most(priority: float, fixed: float, bulk: float) -> list[int | None]:
+        of = instance(blocks=1, fixed=fixed, bulk=bulk, urgent=20.0).with_sources({"urgent": {"priority": priority}})
+        plan = solved(of)
+        assert plan is not None
+        verify(of, plan)
+        assert PlanSpec.model_validate(plan_document(plan)) == plan
+        assert (plan.max_wait_s is None) == (stages_of(plan, "bulk")[0].max_batch == 1)
+        return [stage.max_batch for stage in stages_of(plan, "bulk")]
+
+    assert most(2.0, 0.8, 120.0) == [None]
+    (limit,) = most(1000.0, 0.3, 60.0)
+    assert limit is not None
+    assert limit < 8
+    asked = solve(instance(bulk=120.0, urgent=20.0), method="milp", time_limit_s=10.0, max_wait_s=0.003).plan
+    assert asked is not None
+    assert [stage.max_batch for stage in stages_of(asked, "bulk")] == [2]
+    assert "batches of at most 2 at a, so that more urgent work waits up to 3.0 ms" in list(
+        describe_plan(asked, instance(bulk=120.0, urgent=20.0))
+    )
+
+
+@pytest.mark.parametrize(("fixed", "rate"), [(0.8, 40.0), (0.8, 120.0), (0.8, 200.0)])
+def test_the_tail_of_samples_in_batches_is_near_the_simulation(fixed: float, rate: float) -> None:
+    of = instance(fixed=fixed, bulk=rate).with_sources({"bulk": {"deadline_s": 1.0, "samples": 4000}})
+    source = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(ROUTE[4],))
+    plan = PlanSpec(
+        status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
+        provenance="measured", sources={"bulk": source}, workers={}, networks={},
+    )  # fmt: skip
+    records, _ = simulate(of, policy="planned", plan=plan, seed=1)
+    delays_s = [each.finished_s - each.created_s for each in records if isinstance(each, SampleRecord)]
+    found = evaluated(of).sources["bulk"]
+    assert found.delay_s == pytest.approx(np.mean(delays_s), rel=0.05)
+    assert found.p50_delay_s == pytest.approx(np.percentile(delays_s, 50), rel=0.15)
+    assert found.p95_delay_s is not None
+    assert 0.9 < found.p95_delay_s / np.percentile(delays_s, 95) < 1.2

@@ -99,6 +99,25 @@ def test_another_source_beside_one_with_bursts(priority: float) -> None:
         assert found.sources[source].delay_s == pytest.approx(float(np.mean(delays_s)), rel=0.15)
 
 
+@pytest.mark.parametrize("limit", [{}, {"deadline_s": 1.0}])
+def test_a_transfer_of_nothing_takes_as_long_as_one_of_a_byte(limit: dict[str, Any]) -> None:
+    there = Route(model="m", stages=(Stage(worker="there", first_block=0, last_block=0),))
+    source = {"rate_per_s": 50.0, "arrivals": "mmpp", "bursts": BURSTS, **limit}
+    nothing, a_byte = (
+        evaluate(
+            make_instance(
+                profiles=[make_profile(block_s=[SERVICE_S], cut_bytes=[size, size])],
+                workers={"here": 1.0, "there": 1.0},
+                sources={"s": source},
+            ),
+            {"s": [there]},
+        ).sources["s"]
+        for size in (0, 1)
+    )
+    assert nothing.delay_s == pytest.approx(a_byte.delay_s, rel=1e-4)
+    assert (nothing.p95_delay_s or 0.0) == pytest.approx(a_byte.p95_delay_s or 0.0, rel=1e-3)
+
+
 def test_a_recorded_trace_prolongs_waits_as_its_bursts_do() -> None:
     recorded = SourceSpec(worker="one", models=("m",), rate_per_s=50.0, arrivals="mmpp", bursts=BURSTS, samples=100_000)
     times_s = times_of(recorded)

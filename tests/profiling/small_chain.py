@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from planner.model.axes import Axes
 from planner.model.chain import Block, Chain, Cut, Exit, TensorSpec
 from planner.model.functions import RuntimeNode, inline
 from planner.model.kernels import NodeFacts, work_of
@@ -44,6 +45,10 @@ class SmallModel:
             cuts=tuple(Cut(index, tensors) for index, tensors in enumerate(cuts)),
             exits=(Exit("early", 1, 40),) if self.length > 1 else (),
         )
+
+    @property
+    def axes(self) -> Axes:
+        return Axes({"batch": 1}, {})
 
     @property
     def runtime_nodes(self) -> dict[str, RuntimeNode]:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from planner.errors import ProfileError, RuntimeSessionError
+from planner.profiling import sampling
 from planner.profiling.measure import measure
 from planner.runtime.providers import Provider
+from planner.runtime.runner import ChainRunner
 from tests.profiling.small_chain import SmallModel, profile
 
 
@@ -44,6 +46,27 @@ def test_a_provider_with_separate_memory() -> None:
     assert measured.whole_error is not None
     assert measured.whole_error < 1e-5
     assert all(block.mean_s > 0 for block in measured.blocks)
+
+
+def test_a_device_is_kept_busy_before_it_is_measured_and_its_runs_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    run_segment = ChainRunner.run_segment
+
+    def counted(self: ChainRunner, first: int, last: int, tensors: Any) -> Any:
+        ran.append(last - first)
+        return run_segment(self, first, last, tensors)
+
+    monkeypatch.setattr(ChainRunner, "run_segment", counted)
+    monkeypatch.setattr(sampling, "CLOCKS_S", 0.05)
+    recording = Provider(
+        "recording", ("CPUExecutionProvider",), device="cpu", graph_options={"enable_cuda_graph": "1"}
+    )  # fmt: skip
+    assert len(measure(SmallModel(), device_class="here", provider=recording, rounds=3).blocks) == 3
+    busy = ran.count(2)
+    assert busy > 1
+    ran.clear()
+    measure(SmallModel(), device_class="here", rounds=3)
+    assert ran.count(2) < busy
 
 
 def test_several_threads() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from planner.errors import PlannerError, ProfileError
-from planner.model.chain import Block, Chain, Cut, Exit
+from planner.model.chain import SEQUENCE, Block, Chain, Cut, Exit, TensorSpec
 from planner.model.load import ChainModel, load_chain
 from planner.profiling.operating_points import LABEL, THRESHOLDS, load_samples, operating_points, predict
 from planner.profiling.recorded_predictions import RecordedPredictions
@@ -50,7 +50,7 @@ def test_predictions_are_those_of_the_whole_model(tmp_path: Path) -> None:
     assert labelled.labels is not None
     whole = BlockSession(model.path)
     for index in range(SAMPLES):
-        made = whole.run({"input": labelled.inputs["input"][index : index + 1]})
+        made = whole.run({"input": labelled.inputs["input"][index]})
         logits = np.array([made[name][0] for name in (*EXITS, "output")])
         probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         np.testing.assert_allclose(answers.confidence[index], probabilities.max(-1), rtol=1e-3)
@@ -166,3 +166,42 @@ def test_a_model_that_is_not_a_classifier_is_rejected(tmp_path: Path) -> None:
     np.savez(path, input_ids=np.zeros((2, 32), np.int64), label=np.zeros(2, int))
     with pytest.raises(ProfileError, match=r"not a classifier; found 'logits \[1, 32, 1000\]'"):
         predict(model, load_samples(path, model.chain))
+
+
+def chain_with_inputs(*specs: TensorSpec) -> Chain:
+    return Chain("m", "0" * 64, "0" * 64, (), (Cut(0, specs),), ())
+
+
+def test_samples_have_the_shapes_of_the_inputs_or_lack_a_first_axis_of_one(tmp_path: Path) -> None:
+    """A recurrent model has a state with layers first, and a model may have no batch axis at all."""
+    shapes = {"frame": (1, 1, 8), "state": (3, 1, 4), "gain": (), "level": (1,)}
+    rng = np.random.default_rng(0)
+    whole: dict[str, Any] = {name: rng.standard_normal((5, *shape), np.float32) for name, shape in shapes.items()}
+    short: dict[str, Any] = {
+        name: array[:, 0] if name in {"frame", "level"} else array for name, array in whole.items()
+    }
+    specs = [TensorSpec(name, "float32", shape) for name, shape in shapes.items()]
+    for arrays in (whole, short):
+        np.savez(tmp_path / "d.npz", **arrays)
+        samples = load_samples(tmp_path / "d.npz", chain_with_inputs(*specs))
+        assert len(samples) == 5
+        for index in range(5):
+            for name, array in samples.sample(index).items():
+                np.testing.assert_array_equal(array, whole[name][index], strict=True)
+    np.savez(tmp_path / "d.npz", **{**whole, "state": whole["state"][:, 0]})
+    with pytest.raises(ProfileError, match=r"d\.npz: state: .*\[5, 1, 4\].*float32 \[samples, 3, 1, 4\]"):
+        load_samples(tmp_path / "d.npz", chain_with_inputs(*specs))
+
+
+def test_samples_of_a_model_with_state_are_sequences_of_their_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", frame=np.zeros((5, 1, 8), np.float32))
+    chain = chain_with_inputs(TensorSpec("frame", "float32", (1, 1, 8)), SEQUENCE)
+    sample = load_samples(tmp_path / "d.npz", chain).sample(4)
+    assert sample[SEQUENCE.name].tolist() == [-1, -1]
+    assert sample[SEQUENCE.name].dtype == np.int64
+
+
+def test_lengths_that_vary_fit(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", ids=np.zeros((5, 1, 9), np.int64))
+    chain = chain_with_inputs(TensorSpec("ids", "int64", (1, 4), varies=(1,)))
+    assert load_samples(tmp_path / "d.npz", chain).sample(0)["ids"].shape == (1, 9)

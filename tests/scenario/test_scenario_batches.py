@@ -39,9 +39,6 @@ def test_what_can_be() -> None:
             "sources.s0.max_batch: the profile of m on reference knows batches of up to 8 only; found 9",
         ),
         ({"max_batch_wait_s": 0.01}, "sources.s0.max_batch_wait: no batch is waited for; expected a max_batch above 1"),
-        ({"max_batch": 2, "deadline_s": 1.0}, "no batch can be held to deadline"),
-        ({"max_batch": 2, "percentiles_s": {"p95": 1.0}}, "no batch can be held to percentile"),
-        ({"max_batch": 2, "queue_timeout_s": 1.0}, "no batch can be held to queue_timeout"),
         ({"max_batch": 2, "decode": {"prompt": 4, "max_new": 4}}, "sequences run no batches"),
     ],
 )
@@ -62,3 +59,16 @@ def test_models_without_batches_are_refused_with_the_command() -> None:
     points = [OperatingPoint(name="p", accuracy=0.9, thresholds=(0.5,), reach=(1.0, 0.5))]
     leaving = make_profile(exits=exits, operating_points=points)
     assert "m has early exits, and runs no batches" in messages({"max_batch": 2}, profile=leaving)[0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_batch", 2), ("max_batch_wait_s", 0.0)])
+def test_a_worker_limits_only_what_some_source_asks_for(key: str, value: float) -> None:
+    def found(**spec: Any) -> list[str]:
+        sources = {"s": {"worker": "a", "models": ["m"], "rate_per_s": 1.0, **spec}}
+        of = make_instance(profiles=[KNOWN], workers={"a": 1.0}, sources=sources)
+        of = of.with_scenario(workers={"a": of.scenario.workers["a"].model_copy(update={key: value})})
+        return [str(each.fault(".".join(map(str, each.location)))) for each in check_batches(of.scenario, of.profiles)]
+
+    assert found(max_batch=4, deadline_s=1.0, percentiles_s={"p95": 1.0}, queue_timeout_s=1.0) == []
+    name = key.removesuffix("_s")
+    assert found() == [f"workers.a.{name}: no source runs batches; expected a source with a max_batch above 1"]

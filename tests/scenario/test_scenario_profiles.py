@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ def test_missing_profiles_are_all_named_with_their_commands(tmp_path: Path, monk
         "profiles/small/tagger.json; make it with: planner profile measure MODEL.onnx --device-class small "
         "-o profiles/small/tagger.json",
     ]
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(2, "1,2"), (6, "1,2,4,6"), (8, "1,2,4,8")])
+def test_the_command_measures_the_batches_that_the_scenario_wants(tmp_path: Path, most: int, sizes: str) -> None:
+    path = write(tmp_path, changed(("models: [classifier],", f"models: [classifier], max_batch: {most},")))
+    of_classifier, _, of_tagger, _ = refused(path).splitlines()
+    assert f" --batches {sizes} " in of_classifier
+    assert "--batches" not in of_tagger
 
 
 def test_profiles_of_different_chains_do_not_mix(tmp_path: Path) -> None:
@@ -222,11 +231,13 @@ def test_an_instance_travels_as_json(tmp_path: Path) -> None:
 
 
 def test_what_contradicts_the_profile_is_told_in_words(tmp_path: Path) -> None:
-    profile = make_profile("m", block_s=[0.01] * 3).model_copy(update={"environment": {"shapes": {"x": [1, 3, 8, 8]}}})
+    environment = {"shapes": {"x": [1, 3, 8, 8], "h": [1, 4]}, "axes": {"batch": 1, "side": 8}}
+    profile = make_profile("m", block_s=[0.01] * 3).model_copy(update={"environment": environment})
     save_profile(profile, profile_path(tmp_path / "profiles", profile.device_class, "m"))
+    cut = {"axes": {"batch": 1, "side": 9, "other": 3}, "state": {"h": "hn", "c": "cn"}}
     scenario = {
         "profiles": ["profiles"],
-        "models": {"m": {"path": "m.onnx", "max_blocks": 2, "shape": {"x": [1, 3, 9, 8]}}},
+        "models": {"m": {"path": "m.onnx", "max_blocks": 2, "shape": {"x": [1, 3, 9, 8]}, **cut}},
         "workers": {"w": {"device_class": profile.device_class, "memory": "1 GiB"}},
         "sources": {"s": {"worker": "w", "models": ["m"], "rate": "1 /s"}},
     }
@@ -235,4 +246,21 @@ def test_what_contradicts_the_profile_is_told_in_words(tmp_path: Path) -> None:
     assert [(fault.where, fault.value) for fault in caught.value.faults] == [
         ("models.m.max_blocks", 2),
         ("models.m.shape.x", [1, 3, 9, 8]),
+        ("models.m.axes.side", 9),
+        ("models.m.state.h", "hn"),
     ]
+
+
+def test_state_that_the_profile_has_and_the_scenario_not(tmp_path: Path) -> None:
+    environment = {"shapes": {"x": [1, 8], "planner.sequence": [2]}}
+    profile = make_profile("m", block_s=[0.01]).model_copy(update={"environment": environment})
+    save_profile(profile, profile_path(tmp_path / "profiles", profile.device_class, "m"))
+    for state, accepted in ((None, True), ({"h": "hn"}, True), ({}, False)):
+        scenario = {
+            "profiles": ["profiles"],
+            "models": {"m": {"path": "m.onnx", "state": state}},
+            "workers": {"w": {"device_class": profile.device_class, "memory": "1 GiB"}},
+            "sources": {"s": {"worker": "w", "models": ["m"], "rate": "1 /s"}},
+        }
+        with nullcontext() if accepted else pytest.raises(ProfileError, match="--state none"):
+            planner.Scenario.from_dict(scenario, folder=tmp_path)

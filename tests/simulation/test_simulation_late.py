@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.errors import UsageError
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import POLICIES
 from planner.scenario.instance import Instance
@@ -104,6 +105,14 @@ def test_samples_are_dropped_from_the_reservoir(keys: dict[str, Any]) -> None:
     dropped = [record for record in ended(records) if record.status == "dropped"]
     assert dropped
     assert all(record.delay_s <= 0.06 + 1e-9 for record in dropped)
+
+
+@pytest.mark.parametrize("late", ["finish", "drop"])
+def test_a_way_that_does_not_exist_is_an_error_and_no_reason_to_drop(late: str) -> None:
+    source = {"rate_per_s": 5.0, "samples": 3, "deadline_s": 1.0, "late": late}
+    apart = make_instance(workers={"here": 1.0, "there": 1.0}, networks={}, sources={"s": source})
+    with pytest.raises(UsageError, match="no network joins"):
+        simulate(apart, policy="mdi")
 
 
 def test_a_dropped_sample_would_have_been_as_late_as_told() -> None:

@@ -23,6 +23,13 @@ from tests.simulation.test_simulation_sequences import make_plan, route
 
 STATE_BYTES = 1000
 SLOW_AT_S = 0.5
+PLACE: dict[str, Any] = {}
+"""Where routes feed tokens back."""
+
+
+@pytest.fixture(params=["home", "last"], autouse=True)
+def _place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLACE, "loop", request.param)
 
 
 def instance(
@@ -51,7 +58,7 @@ def run(known: Instance, after: tuple[str, ...] = ("two",)) -> list[Record]:
     def over(*workers: str) -> PlanSpec:
         stages = [("one", 0, 1)] if not workers else [(name, block, block) for block, name in enumerate(workers)]
         stages = [(workers[0], 0, 1)] if len(workers) == 1 else stages
-        return make_plan(known, {"a": [route(*stages)]})
+        return make_plan(known, {"a": [route(*stages).model_copy(update=PLACE)]})
 
     def replan(absent: object, slowness: object) -> PlanSpec | None:
         assert isinstance(slowness, dict)
@@ -170,7 +177,7 @@ def test_sequences_survive_any_course_of_plans_and_workers(policy: str, data: st
         begins = [block for block in range(blocks) if block == 0 or names[block] != names[block - 1]]
         ends = [*(begin - 1 for begin in begins[1:]), blocks - 1]
         stages = [(str(names[first]), first, last) for first, last in zip(begins, ends, strict=True)]
-        return make_plan(known, {"a": [route(*stages)]})
+        return make_plan(known, {"a": [route(*stages).model_copy(update=PLACE)]})
 
     def replan(absent: Collection[str], _slowness: object) -> PlanSpec:
         return any_plan([name for name in workers if name not in absent])

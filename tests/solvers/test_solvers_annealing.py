@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.profiling.types import ExitPoint, OperatingPoint
+from planner.scenario.types import ModelSpec
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.problem import Choice, Problem, stages
 from planner.solvers.core.search_state import Options, Search
@@ -93,6 +94,23 @@ def check(problem: Problem, seed: int) -> Annealing:
 @given(seed=st.integers(0, 10_000), goal=st.sampled_from(["throughput", "makespan"]), links=st.booleans())
 def test_the_bound_holds_and_the_search_finds_the_optimum(seed: int, goal: str, *, links: bool) -> None:
     problem = build_problem(random_instance(seed, sources=2, workers=3, blocks=3, goal=goal, links=links))
+    optimum = exhaustive.solve(problem, Options()).bound
+    outcome = local_search.solve(problem, Options(brief=True))
+    assert outcome.bound <= optimum * (1 + 1e-9)
+    assert min(map(problem.objective, outcome.incumbents)) == pytest.approx(optimum, rel=0.05)
+
+
+@examples(4, nightly=40)
+@given(seed=st.integers(0, 10_000), goal=st.sampled_from(["throughput", "makespan"]))
+def test_the_bound_holds_for_sources_with_models_of_unlike_lengths(seed: int, goal: str) -> None:
+    instance = random_instance(seed, sources=2, workers=3, blocks=3, goal=goal)
+    short = make_profile("short", block_s=[0.05, 0.04], cut_bytes=[600_000, 300_000, 4_000])
+    scenario = instance.scenario
+    models = {**scenario.models, "short": ModelSpec(profile="short")}
+    profiles = {**instance.profiles, "short": {"reference": short}}
+    both = instance.with_scenario(models=models).model_copy(update={"profiles": profiles})
+    both = both.with_sources({name: {"models": (*spec.models, "short")} for name, spec in scenario.sources.items()})
+    problem = build_problem(both)
     optimum = exhaustive.solve(problem, Options()).bound
     outcome = local_search.solve(problem, Options(brief=True))
     assert outcome.bound <= optimum * (1 + 1e-9)

@@ -54,7 +54,7 @@ def instance(
 def test_solvers_and_evaluation_count_the_same(
     goal: Literal["delay", "throughput", "makespan"], prompt: int, max_new: int, chunk: int | None, workers: list[int]
 ) -> None:
-    known = instance(goal, prompt=prompt, max_new=max_new, chunk=chunk)
+    known = instance(goal, prompt=prompt, max_new=max_new, chunk=chunk, loop="home")
     problem = build_problem(known)
     choices = tuple((Choice(demand.variants[0], tuple(workers)),) for demand in problem.demands)
     routes = problem.routes(choices)
@@ -66,9 +66,67 @@ def test_solvers_and_evaluation_count_the_same(
     assert read_routes(problem, routes) == choices
 
 
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+@given(
+    prompt=st.integers(1, 200),
+    max_new=st.integers(1, 50),
+    chunk=st.none() | st.integers(1, 250),
+    workers=st.lists(st.integers(0, 2), min_size=3, max_size=3),
+)
+@settings(max_examples=15, deadline=None)
+def test_solvers_count_no_more_than_any_place_of_the_loop_takes(
+    goal: Literal["delay", "throughput", "makespan"], prompt: int, max_new: int, chunk: int | None, workers: list[int]
+) -> None:
+    """So their bounds hold; and no less where the first and the last block are on one worker."""
+    known = instance(goal, prompt=prompt, max_new=max_new, chunk=chunk)
+    problem = build_problem(known)
+    choices = tuple((Choice(demand.variants[0], tuple(workers)),) for demand in problem.demands)
+    routes = problem.routes(choices)
+    route = routes["assistant"][0]
+    fed_back = {**routes, "assistant": (route.model_copy(update={"loop": "last"}),)}
+    load = problem.load(choices).sum(axis=0)
+    for own in (routes, fed_back):
+        found = evaluate(known, own)
+        busy = [it.utilisation for it in found.workers.values()] + [it.utilisation for it in found.networks.values()]
+        assert (load <= np.array(busy) * (1 + 1e-6)).all()
+        assert problem.objective(choices) <= found.objective * (1 + 1e-6) or max(busy) > 0.9
+    if workers[0] == workers[-1]:
+        assert load == pytest.approx(busy, rel=1e-4)
+        assert problem.objective(choices) == pytest.approx(found.objective, rel=1e-4) or max(busy) > 0.9
+
+
+def test_a_plan_says_where_tokens_are_fed_back() -> None:
+    """It is faster away from home, where the blocks are; a place that the scenario says is kept, and verified."""
+    plans = {
+        loop: solve(instance(loop=loop).only_sources(["assistant"]), method="exhaustive").plan
+        for loop in ("auto", "home", "last")
+    }
+    for loop, plan in plans.items():
+        assert plan is not None
+        own = plan.sources["assistant"]
+        assert {stage.worker for stage in own.routes[0].stages} == {"desk"}
+        assert own.routes[0].loop == ("home" if loop == "home" else "last")
+        verify(instance(loop=loop).only_sources(["assistant"]), plan)
+    auto, home = plans["auto"], plans["home"]
+    assert auto is not None
+    assert home is not None
+    times = auto.sources["assistant"], home.sources["assistant"]
+    assert times[0].ttft_s == pytest.approx(times[1].ttft_s, rel=0.05)
+    tokens_s = [own.tpot_s or 0.0 for own in times]
+    assert tokens_s[1] - tokens_s[0] == pytest.approx(2 * 0.001 + (16 + 508 + 8 * 70 + 8) / 1e7, rel=0.05)
+    assert auto.gap < 1e-4
+    with pytest.raises(PlanError, match="another loop"):
+        verify(instance(loop="home").only_sources(["assistant"]), auto)
+    with pytest.raises(PlanError, match="a loop of no sequence"):
+        verify(
+            instance().only_sources(["camera"]),
+            auto.model_copy(update={"sources": {"camera": own}, "workers": {}, "networks": {}}),
+        )
+
+
 @pytest.mark.parametrize("chooses", ["argmax", "sample"])
 def test_the_work_of_a_sequence_is_that_of_its_runs(chooses: str) -> None:
-    known = instance(prompt=60, max_new=20, chunk=25, next=chooses)
+    known = instance(prompt=60, max_new=20, chunk=25, next=chooses, loop="home")
     problem = build_problem(known)
     cost = problem.cost(0, Choice(problem.demands[0].variants[0], (2, 2, 2)))
     costs = known.any_profile("m").sequences
@@ -83,7 +141,7 @@ def test_the_work_of_a_sequence_is_that_of_its_runs(chooses: str) -> None:
         seconds += (3 * (prompt if new > 1 else step) + 0.0005) / 2.0
     assert cost.seconds[0] == pytest.approx(seconds)
     there = sum(16 + 500 * new + 8 * (new + past) for new, past in runs)
-    back = 8 * len(runs) if chooses == "argmax" else there  # the likeliest token, or what scores all
+    back = 8 * len(runs)  # the token that the worker of the last block has chosen or drawn
     assert cost.seconds[1] == pytest.approx((there + back) / 1e7)
     assert cost.latency_s == pytest.approx(2 * len(runs) * 0.001)
 

@@ -16,7 +16,8 @@ import planner
 from planner.errors import UsageError
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import RUN_STRIDE, TOKENS
+from planner.execution.wire.messages import TOKENS
+from planner.policy.types import RUN_STRIDE
 from planner.profiling.sequences import Run
 from planner.profiling.store import save_profile
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord

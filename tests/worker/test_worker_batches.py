@@ -133,14 +133,74 @@ def test_samples_at_other_blocks_run_apart() -> None:
     assert runs(own.step(0.04, BlockEnded(key("yard", 0), 1, BLOCK_S))) == [(key("yard", 1),)]
 
 
-def test_samples_that_must_start_by_a_time_run_alone() -> None:
+@pytest.mark.parametrize(("within_s", "together"), [(10.0, 3), (0.0275, 3), (0.0235, 2), (0.0225, 1)])
+def test_no_batch_makes_a_sample_too_late_that_must_start_by_a_time(within_s: float, together: int) -> None:
     own = worker(instance())
     own.step(0.0, Arrived("gate", 100))
-    for sample in range(2):
-        own.step(0.001, Arrived("yard", sample, within_s=10.0))
+    own.step(0.001, Arrived("yard", 0, within_s=within_s))
+    own.step(0.001, Arrived("yard", 1, within_s=10.0))
     own.step(0.002, Arrived("yard", 2))
     own.step(0.01, BlockEnded(key("gate", 100), 0, BLOCK_S))
-    assert runs(own.step(0.02, BlockEnded(key("gate", 100), 1, BLOCK_S))) == [(key("yard", 0),)]
+    # Each of both blocks takes 2 ms longer for each further sample, and the first one starts at 20 ms.
+    (first,) = runs(own.step(0.02, BlockEnded(key("gate", 100), 1, BLOCK_S)))
+    assert first == tuple(key("yard", sample) for sample in range(together))
+
+
+def test_a_sample_of_a_batch_whose_time_is_up_is_dropped_and_the_others_go_on() -> None:
+    own = worker(instance())
+    busy(own, ("yard", 0), ("yard", 1))
+    own._running.others[0].task.latest_s = own._running.others[0].latest_s = 0.03  # type: ignore[union-attr]
+    effects = own.step(0.0321, BlockEnded(key("yard", 0), 0, 0.012))
+    assert runs(effects) == [(key("yard", 0),)]
+    timer = next(effect for effect in effects if isinstance(effect, SetTimer) and effect.timer.purpose == "latest")
+    dropped = own.step(0.0322, TimedOut(timer.timer))
+    assert [effect.key for effect in dropped if isinstance(effect, Fail)] == [key("yard", 1)]
+    assert not runs(own.step(0.0421, BlockEnded(key("yard", 0), 1, BLOCK_S)))
+
+
+@pytest.mark.parametrize("order", ["priority", "slack", "value"])
+def test_samples_with_deadlines_run_together_whatever_the_order(order: str) -> None:
+    of = instance(max_batch=8)
+    of = of.with_sources({name: {"deadline_s": 1.0} for name in ("yard", "gate")})
+    of = of.with_scenario(policy=of.scenario.policy.model_copy(update={"order": order}))
+    assert len(busy(worker(of), *(("yard", sample) for sample in range(3)), ("gate", 0))[0]) == 4
+
+
+def test_a_sample_that_would_miss_its_deadline_waits_for_no_larger_batch() -> None:
+    # It needs 20 ms by itself, and 12 ms more in the largest batch.
+    of = instance(wait_s=1.0).with_sources({name: {"deadline_s": 0.04} for name in ("yard", "gate")})
+    own = worker(of)
+    first = own.step(0.0, Arrived("yard", 0))
+    (timer,) = timers(first)
+    assert runs(first) == []
+    assert timer.at_s == pytest.approx(0.008)
+    own.step(0.001, Arrived("gate", 0))
+    ((*together,),) = runs(own.step(timer.at_s, TimedOut(timer.timer)))
+    assert sorted(together) == [key("gate", 0), key("yard", 0)]
+    late = worker(of.with_sources({name: {"deadline_s": 0.03} for name in ("yard", "gate")}))
+    assert runs(late.step(0.0, Arrived("yard", 0))) == [(key("yard", 0),)]
+
+
+@pytest.mark.parametrize(("limit", "together"), [(1, 1), (2, 2), (None, 4)])
+@pytest.mark.parametrize("by", ["worker", "plan"])
+def test_a_worker_or_the_plan_limits_batches(by: str, limit: int | None, together: int) -> None:
+    of = instance()
+    if by == "worker":
+        workers = {"a": of.scenario.workers["a"].model_copy(update={"max_batch": limit})}
+        of = of.with_scenario(workers=workers)
+    own = worker(of)
+    if by == "plan":
+        for source, (route,) in own._policy._routes.items():  # type: ignore[attr-defined]
+            stage = route.stages[0].model_copy(update={"max_batch": limit})
+            own._policy._routes[source] = (route.model_copy(update={"stages": (stage,)}),)  # type: ignore[attr-defined]
+    assert len(busy(own, *(("yard", sample) for sample in range(6)))[0]) == together
+
+
+def test_a_worker_says_how_long_it_waits_in_place_of_the_source() -> None:
+    of = instance(wait_s=1.0)
+    workers = {"a": of.scenario.workers["a"].model_copy(update={"max_batch_wait_s": 0.002})}
+    (timer,) = timers(worker(of.with_scenario(workers=workers)).step(0.0, Arrived("yard", 0)))
+    assert timer.at_s == pytest.approx(0.002)
 
 
 def timers(effects: list[Effect]) -> list[SetTimer]:

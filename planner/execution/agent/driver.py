@@ -11,12 +11,17 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, count
 
+import numpy as np
+
+from planner.errors import PlannerError
 from planner.execution.agent.block_times import BlockTimes
 from planner.execution.agent.executor import BlockJob, BlockResult, Executor
 from planner.execution.agent.feedback import Feedback
 from planner.execution.agent.model_blocks import ModelBlocks
+from planner.execution.agent.next_tokens import NextTokens
 from planner.execution.agent.outbox import Outbox, SendFrame
 from planner.execution.agent.reporter import Reporter
 from planner.execution.agent.sequences import Sequences
@@ -24,11 +29,11 @@ from planner.execution.agent.tensors import TensorStore
 from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame, Tensors
-from planner.execution.wire.messages import RUN_STRIDE, Admit, Data, Deploy, MembershipChange, Replan, Start, Submit
+from planner.execution.wire.messages import TOKENS, Admit, Data, Deploy, MembershipChange, Replan, Start, Submit
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
-from planner.policy.types import Progress, SampleKey
+from planner.policy.types import RUN_STRIDE, Progress, SampleKey
 from planner.runtime.state import sequence_of
 from planner.scenario.arrivals import instance_arrivals
 from planner.trace.records import BlockRecord, SampleRecord
@@ -42,6 +47,7 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    FeedBack,
     Forget,
     Joined,
     Left,
@@ -115,6 +121,7 @@ class Driver:
         specs = instance.scenario.sources.items()
         self._feedback = Feedback({source: deploy.models[spec.models[0]] for source, spec in specs})
         self._sequences = Sequences(name, deploy)
+        self._next_tokens = NextTokens(deploy.models)
         self._follow_ups: deque[Event] = deque()
         self._outbox = Outbox(name, deploy, send)
         self._reporter = Reporter(name, deploy, send)
@@ -137,6 +144,7 @@ class Driver:
             Complete: self._complete,
             Fail: self._end_run,
             Forget: self._forget,
+            FeedBack: self._feed_back,
         }
 
     # ---- clock ------------------------------------------------------------------------------------------------------
@@ -176,6 +184,7 @@ class Driver:
 
     def run_due(self) -> None:
         """Handle the events whose time has come, and send the reports that are due."""
+        self._drop_timers()
         while self._due and self._due[0][0] <= self.now_s:
             event = heapq.heappop(self._due)[2]
             if isinstance(event, Arrived) and not self._deploy.live:
@@ -187,7 +196,15 @@ class Driver:
                     event, inputs = run
                     self._store.submit(event.source, event.sample, inputs)
             self._step(event)
+            self._drop_timers()
         self._reporter.report_due(self._worker, self.now_s, self._link_speeds)
+
+    def _drop_timers(self) -> None:
+        """Drop the first timers that mean nothing any more: as events they would interrupt the job at hand."""
+        while self._due and isinstance(timed_out := self._due[0][2], TimedOut):
+            if not self._worker.ignores(timed_out.timer):
+                return
+            heapq.heappop(self._due)
 
     def _link_speeds(self) -> dict[str, LinkSpeed]:
         """Return the speed of the links to other workers; an emulated network's are not those of this host."""
@@ -224,12 +241,11 @@ class Driver:
         if not self._store.submit(submit.source, submit.sample, frame.tensors):
             self._refuse(frame.sender, f"sample {submit.sample} of {submit.source} arrived twice")
             return
-        self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
+        decoding = self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
         sequence = sequence_of(frame.tensors)
-        greedy = submit.further is not None
         progress = None if submit.progress is None else Progress(*submit.progress)
         arrived = Arrived(
-            submit.source, submit.sample, submit.priority, submit.within_s, sequence, greedy, progress=progress
+            submit.source, submit.sample, submit.priority, submit.within_s, sequence, decoding, progress=progress
         )
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)
@@ -295,6 +311,10 @@ class Driver:
                 self._reporter.log.add_block(BlockRecord(*span, len(keys)), late=late)
         ended = result.times[-1]
         block, last, self._free_s = ended.block, ended.last_block, ended.end_s
+        try:
+            token = self._token(result, block if last is None else last)
+        except PlannerError as error:
+            result = replace(result, tensors=None, reason=str(error))
         if result.tensors is None:
             if len(keys) == 1:  # those of a batch run again by themselves
                 self._reporter.report_failing_block(result.run.model, block, result.reason)
@@ -302,9 +322,19 @@ class Driver:
         else:
             for each, tensors in zip(keys, result.tensors, strict=True):
                 self._store.put(each, tensors)
+            if token is not None:
+                self._store.put(key, {TOKENS: np.array([token], np.int64)})
             *before_s, took_s = self._block_times.as_typical(result.run.model, result.times)
-            self._step(BlockEnded(key, block if last is None else last, took_s, result.confidence, tuple(before_s)))
+            ended_block = block if last is None else last
+            self._step(BlockEnded(key, ended_block, took_s, result.confidence, tuple(before_s), token))
         self._free_s = None
+
+    def _token(self, result: BlockResult, block: int) -> int | None:
+        """Return the token that a run gives with its last block; None before, and for what gives outputs."""
+        run = result.run
+        if run.decoding is None or result.tensors is None or block + 1 < self._costs.length(run.model):
+            return None
+        return self._next_tokens.token(run.model, result.tensors[0], run.decoding)
 
     def on_transfer(self, worker: str, size_bytes: int, took_s: float) -> None:
         """Handle the measured duration of a transfer, without the round trip of a small one."""
@@ -324,11 +354,6 @@ class Driver:
             self._step(Joined(worker) if before else Left(worker))
 
     # ---- events -----------------------------------------------------------------------------------------------------
-
-    def _follow_up(self, arrived: Arrived, inputs: Tensors) -> None:
-        """Begin a run of a sequence after the present event."""
-        self._store.submit(arrived.source, arrived.sample, inputs)
-        self._follow_ups.append(arrived)
 
     def _schedule_arrival(self, source: str) -> None:
         following = next(self._arrivals[source], None)
@@ -404,6 +429,10 @@ class Driver:
     def _forget(self, forget: Forget) -> None:
         self._store.forget_state(forget.sequence)
 
+    def _feed_back(self, feed: FeedBack) -> None:
+        token, model = int(self._store.get(feed.of)[TOKENS][0]), feed.model
+        self._store.put(feed.key, self._next_tokens.inputs(model, token, feed.sequence, feed.decoding))
+
     def _complete(self, complete: Complete) -> None:
         outputs = self._store.result(complete.key, complete.origin)
         self._store.discard(complete.key)
@@ -413,10 +442,17 @@ class Driver:
         """Go on with the next run of a sequence, or end the sample."""
         self._store.end(end.key)
         loops = self._feedback if self._deploy.live else self._sequences
-        following, tensors = loops.after(end, outputs or {}, self.now_s)
+        after = loops.after(end, outputs or {}, self.now_s)
         self._follow_ups.extend(SequenceEnded(end.key.source, number) for number in loops.take_ended())
+        if self._deploy.live and (part := self._feedback.take_part(self.now_s)) is not None:
+            self._reporter.report_tokens(*part, self._outbox.level(end.key.source))
+        if after is None:
+            return
+        following, tensors = after
         if isinstance(following, Arrived):
-            self._follow_up(following, tensors)
+            self._store.submit(following.source, following.sample, tensors)
+            if not (isinstance(end, Complete) and end.goes_on):
+                self._follow_ups.append(following)
         elif self._deploy.live:
             self._reporter.report_end(following, tensors, self._outbox.level(following.source))
         else:
@@ -424,4 +460,6 @@ class Driver:
                 self._reporter.log.add_output(following.source, following.sample, tensors)
             self._reporter.add_end(following, self.now_s)
             if following.source in self._sequences and (run := self._sequences.begin_next(following.source)):
-                self._follow_up(*run)
+                arrived, inputs = run
+                self._store.submit(arrived.source, arrived.sample, inputs)
+                self._follow_ups.append(arrived)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import RUN_STRIDE, Data
-from planner.policy.types import SampleKey
+from planner.execution.wire.messages import Data
+from planner.policy.types import RUN_STRIDE, SampleKey
 from planner.scenario.instance import Hop
 from planner.trace.records import BlockRecord, Record, TransferRecord, encode_records
 from planner.trace.store import pack

@@ -154,7 +154,7 @@ class ModelBlocks:
         if not self._runner.has(first, last):
             self.load(first, last)
         self._used_s[first, last] = time.monotonic()
-        placed = tensors if goes_on or _on_device(tensors) else self._runner.send(first, tensors)
+        placed = tensors if goes_on or _on_device(tensors) else self._runner.send(first, tensors, last)
         return self._runner.step(first, placed, last)
 
     @contextmanager

@@ -12,7 +12,7 @@ from planner.execution.agent.event_log import EventLog
 from planner.execution.agent.outbox import SendFrame
 from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Frame, Tensors
-from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Output, Report, WorkerFault
+from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Output, Report, Tokens, WorkerFault
 from planner.execution.wire.transport import CONTROL, LEVELS
 from planner.profiling.sensors import ROOT, power_w, temperature_celsius
 from planner.trace.records import SampleRecord
@@ -96,6 +96,10 @@ class Reporter:
     def report_end(self, record: SampleRecord, outputs: Tensors, level: int) -> None:
         """Report the end of a sample of a live run at once, with its outputs."""
         self._report(Frame(Ended(run=self._run, worker=self._name, samples=(record,)), outputs), level)
+
+    def report_tokens(self, source: str, sample: int, tokens: Tensors, level: int) -> None:
+        """Report tokens of a sample of a live run that goes on."""
+        self._report(Frame(Tokens(run=self._run, worker=self._name, source=source, sample=sample), tokens), level)
 
     def report_failing_block(self, model: str, block: int, reason: str) -> None:
         """Report, once, that a block fails; the end of each of its samples is reported as well."""

@@ -14,10 +14,10 @@ from math import ceil
 import numpy as np
 
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import RUN_STRIDE, TOKENS, Deploy
-from planner.model.chain import SEQUENCE, TensorSpec
-from planner.model.tokens import Role, choose, fill, logits_of, roles, vocabulary
-from planner.policy.types import Progress
+from planner.execution.wire.messages import TOKENS, Deploy
+from planner.model.chain import TensorSpec
+from planner.model.tokens import Role, inputs_of, roles, vocabulary
+from planner.policy.types import RUN_STRIDE, Decoding, Progress
 from planner.runtime.input_pool import prompt_pool
 from planner.runtime.state import NUMBERS
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
@@ -33,7 +33,6 @@ class _Source:
     decode: DecodeSpec
     prompts: list[list[int]]
     roles: dict[TensorSpec, Role]
-    logits: str
     seed: tuple[int, int]
     """Seed of the run, and position of the source."""
 
@@ -45,7 +44,8 @@ class _Sequence:
     source: _Source
     sample: int
     created_s: float
-    random: np.random.Generator
+    seed: tuple[int, ...]
+    """Of the draws of its tokens."""
     known: list[int]
     """Tokens of the prompt, and those generated."""
     state: int = field(default_factory=lambda: next(NUMBERS))
@@ -65,6 +65,11 @@ class _Sequence:
         return self.known[len(self.source.prompts[self.sample % len(self.source.prompts)]) :]
 
     @property
+    def number(self) -> int:
+        """Number of the present run."""
+        return self.sample + self.begun * RUN_STRIDE
+
+    @property
     def end(self) -> int:
         """Number of tokens that the state has after the present run."""
         chunk = self.source.decode.chunk
@@ -72,44 +77,47 @@ class _Sequence:
 
     def next_run(self) -> tuple[Arrived, Tensors]:
         """Begin a run; return its arrival and inputs."""
-        source = self.source
-        inputs = {spec.name: fill(spec, role, self.known[: self.end], self.seen) for spec, role in source.roles.items()}
-        inputs[SEQUENCE.name] = np.array([self.state, self.runs], np.int64)
+        source, decode = self.source, self.source.decode
+        inputs = inputs_of(source.roles, self.known[self.seen : self.end], self.seen, self.state, self.runs)
         self.begun += 1
-        number, greedy = self.sample + self.begun * RUN_STRIDE, source.decode.next == "argmax"
-        left = (
-            source.decode.max_new
-            - len(self.tokens)
-            - 1
-            + ceil((len(self.known) - self.end) / (source.decode.chunk or self.end))
+        of_prompt = self.end < len(self.known)
+        steps = decode.max_new - len(self.tokens) - 1
+        left = steps + ceil((len(self.known) - self.end) / (decode.chunk or self.end))
+        decoding = Decoding(len(self.tokens), self.runs, self.end)
+        if not of_prompt:
+            decoding = decoding._replace(
+                left=steps, temperature=decode.drawn_temperature, seed=self.seed, stop=decode.stop
+            )
+        arrived = Arrived(
+            source.name,
+            self.number,
+            sequence=self.state,
+            decoding=decoding,
+            progress=Progress(self.seen, self.end - self.seen, left),
         )
-        progress = Progress(self.seen, self.end - self.seen, left)
-        return Arrived(source.name, number, sequence=self.state, greedy=greedy, progress=progress), inputs
+        return arrived, inputs
 
     def take(self, outputs: Tensors, now_s: float) -> bool:
         """Take the result of a run; return whether the sequence has ended."""
         self.runs, self.seen = self.runs + 1, self.end
         if self.seen < len(self.known):
             return False
-        decode = self.source.decode
-        if TOKENS in outputs:
-            token = int(outputs[TOKENS][0])
-        else:
-            token = choose(outputs[self.source.logits], decode.drawn_temperature, self.random)
+        decode, token = self.source.decode, int(outputs[TOKENS][0])
         self.known.append(token)
         self.first_s = now_s if self.first_s is None else self.first_s
         self.restarts = 0
         return len(self.tokens) >= decode.max_new or token in decode.stop
 
     def start_again(self) -> None:
-        """Go on without the state so far."""
+        """Go on without the state so far; no run has the number of one that others may have begun."""
         self.state, self.runs, self.seen = next(NUMBERS), 0, 0
+        self.begun += self.source.decode.max_new
         self.restarts += 1
 
 
-def drawing(seed: tuple[int, int], entry: int) -> np.random.Generator:
-    """Return what draws the tokens after a prompt, given the seed and the source's position; each reference does so."""
-    return np.random.default_rng([*seed, entry, 1])
+def draws(seed: tuple[int, int], entry: int) -> tuple[int, ...]:
+    """Return the seed of the draws after a prompt, given that of the run and the source's position."""
+    return (*seed, entry, 1)
 
 
 class Sequences:
@@ -137,10 +145,7 @@ class Sequences:
                     samples=spec.samples,
                 )
             )
-            logits = logits_of(cuts[-1], name).name
-            self._sources[name] = _Source(
-                name, spec.decode, prompts, roles(cuts[0], name), logits, (deploy.seed, index)
-            )
+            self._sources[name] = _Source(name, spec.decode, prompts, roles(cuts[0], name), (deploy.seed, index))
 
     def __contains__(self, source: object) -> bool:
         """Return whether a source of this worker produces sequences."""
@@ -163,7 +168,7 @@ class Sequences:
             return None
         sample, created_s = waiting.popleft()
         entry = sample % len(own.prompts)
-        sequence = _Sequence(own, sample, created_s, drawing(own.seed, entry), list(own.prompts[entry]))
+        sequence = _Sequence(own, sample, created_s, draws(own.seed, entry), list(own.prompts[entry]))
         self._under_way[source, sample] = sequence
         return sequence.next_run()
 
@@ -174,19 +179,23 @@ class Sequences:
 
     def after(
         self, end: Complete | Fail, outputs: Tensors, now_s: float
-    ) -> tuple[Arrived, Tensors] | tuple[SampleRecord, Tensors]:
-        """Take the end of a run; return the next one with its inputs, or the end of the whole sample."""
+    ) -> tuple[Arrived, Tensors] | tuple[SampleRecord, Tensors] | None:
+        """Take the end of a run; return the next one with its inputs, or the end of the whole sample.
+
+        It is None for a run that a sequence before its last start had begun. A result without its token, which an
+        attempt that is over may send, is as good as none.
+        """
         record = sample_record(end, now_s)
         key = (end.key.source, end.key.sample % RUN_STRIDE)
         sequence = self._under_way.get(key)
-        if sequence is None:
-            return record, outputs
-        if isinstance(end, Complete):
+        if sequence is None or sequence.number != end.key.sample:
+            return None if end.key.sample >= RUN_STRIDE else (record, outputs)
+        if isinstance(end, Complete) and TOKENS in outputs:
             over = sequence.take(outputs, now_s)
             self._ended += [sequence.state] if over else []
         else:
             self._ended.append(sequence.state)
-            over = end.dropped or sequence.restarts == MAX_RESTARTS
+            over = (isinstance(end, Fail) and end.dropped) or sequence.restarts == MAX_RESTARTS
             sequence.start_again()
         if not over:
             return sequence.next_run()

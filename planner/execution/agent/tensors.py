@@ -10,7 +10,6 @@ from planner.execution.agent.model_blocks import Held, ModelBlocks, fetch
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import TOKENS, Deploy
 from planner.model.chain import SEQUENCE
-from planner.model.tokens import likeliest, logits_of
 from planner.policy.types import SampleKey
 from planner.runtime.state import sequence_of
 from planner.trace.records import Origin
@@ -35,8 +34,6 @@ class TensorStore:
         self._inputs = inputs
         self._submitted: dict[tuple[str, int], Tensors] = {}
         self._tensors: dict[SampleKey, Held] = {}
-        self._logits: dict[str, str] = {}
-        """The output of each source's model that scores tokens."""
 
     def submit(self, source: str, sample: int, tensors: Tensors) -> bool:
         """Store the input of a sample of a live run, or of a run of a sequence; return False if it is here already."""
@@ -76,8 +73,7 @@ class TensorStore:
         if isinstance(parcel, TaskMessage):
             return _select(self.get(parcel.key), self._cut(parcel.task.model, parcel.task.next_block))
         if isinstance(parcel, ResultMessage):
-            result = self.result(parcel.key, parcel.origin)
-            return self._likeliest(parcel.key.source, result) if parcel.greedy else result
+            return self.result(parcel.key, parcel.origin)
         return self._give_state(parcel) if isinstance(parcel, StateMessage) else {}
 
     def _give_state(self, message: StateMessage) -> Tensors:
@@ -109,14 +105,6 @@ class TensorStore:
         if origin is None or TOKENS in tensors:
             return fetch(tensors)
         return _select(tensors, self._cut(origin.model, -1) if origin.exit is None else (origin.exit,))
-
-    def _likeliest(self, source: str, result: Tensors) -> Tensors:
-        """Return the likeliest token of a result; none for an attempt that is over."""
-        logits = self._logits.get(source)
-        if logits is None:
-            cut = self._deploy.models[self._deploy.instance.scenario.sources[source].models[0]].cuts[-1]
-            logits = self._logits[source] = logits_of(cut, source).name
-        return {TOKENS: np.array([likeliest(result[logits])], np.int64)} if logits in result else {}
 
     def _cut(self, model: str, cut: int) -> tuple[str, ...]:
         return tuple(spec.name for spec in self._deploy.models[model].cuts[cut])

@@ -24,6 +24,7 @@ from planner.execution.wire.messages import (
     Report,
     Stop,
     Taken,
+    Tokens,
     Transmit,
     WorkerFault,
 )
@@ -107,5 +108,5 @@ class Collection(Phase):
             WorkerFault: _on_fault,
             Report: _take_report,
         },
-        ignored=[Claimed, Held, Missing, Ready, Load, Refused, About, Flooded, Pinged, Transmit, Echo],
+        ignored=[Claimed, Held, Missing, Ready, Tokens, Load, Refused, About, Flooded, Pinged, Transmit, Echo],
     )

@@ -25,7 +25,7 @@ from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.failover import Failover
 from planner.execution.coordinator.membership import Membership
 from planner.execution.coordinator.run_result import Observer, RunResult
-from planner.execution.wire.checks import Refusals, check_end, check_live_result, check_log
+from planner.execution.wire.checks import Refusals, check_end, check_live_result, check_log, check_tokens
 from planner.execution.wire.claims import Claims
 from planner.execution.wire.diagnostics import Echo
 from planner.execution.wire.frames import Frame
@@ -41,6 +41,7 @@ from planner.execution.wire.messages import (
     Refused,
     Start,
     Taken,
+    Tokens,
     WarmUpInput,
 )
 from planner.trace.records import SampleRecord
@@ -169,6 +170,14 @@ class Phase:
                 state.result.records.append(sample)
                 state.observer.on_ended(sample, frame.tensors)
         return True
+
+    def take_tokens(self, tokens: Tokens, frame: Frame) -> None:
+        """Pass on tokens of a sample of a live run that goes on."""
+        state = self._state
+        if not (state.deployment.live and self._is_ours(tokens.run)):
+            return
+        if self._owns(frame, tokens.source, [tokens.sample]) and self._passes(frame, partial(check_tokens, frame)):
+            state.observer.on_tokens(tokens.source, tokens.sample, frame.tensors)
 
     def _fitting(self, sample: SampleRecord, frame: Frame) -> SampleRecord:
         """Return the end of a sample of a live run, as failed if its outputs are not those of its model."""

@@ -26,6 +26,7 @@ from planner.execution.wire.messages import (
     Refused,
     Report,
     Taken,
+    Tokens,
     Transmit,
     WorkerFault,
 )
@@ -149,5 +150,5 @@ class Preparation(Phase):
             WorkerFault: _on_fault,
             Echo: Phase.on_echo,
         },
-        ignored=[Ended, Load, Log, Output, Report, Refused, About, Flooded, Pinged, Transmit],
+        ignored=[Ended, Tokens, Load, Log, Output, Report, Refused, About, Flooded, Pinged, Transmit],
     )

@@ -42,6 +42,9 @@ class Observer:
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         """Handle the end of a sample; ``outputs`` are empty except in a live run."""
 
+    def on_tokens(self, source: str, sample: int, tokens: Tensors) -> None:
+        """Handle tokens of a sample of a live run that goes on, with the time of each."""
+
     def on_load(self, load: Load) -> None:
         """Handle a worker's report of its load."""
 

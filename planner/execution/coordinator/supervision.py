@@ -37,6 +37,7 @@ from planner.execution.wire.messages import (
     Refused,
     Report,
     Taken,
+    Tokens,
     Transmit,
     WorkerFault,
 )
@@ -194,6 +195,7 @@ class Supervision(Phase):
             Held: _on_held,
             Taken: Phase.on_taken,
             Ended: Phase.take_ends,
+            Tokens: Phase.take_tokens,
             Load: _take_load,
             Log: Phase.take_log,
             Missing: Phase.serve_block,

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from math import isfinite
 
 from planner.errors import ExecuteError
-from planner.execution.wire.messages import RUN_STRIDE, Transmit
+from planner.execution.wire.messages import Transmit
 from planner.execution.wire.threads import start_thread
+from planner.policy.types import RUN_STRIDE
 from planner.scenario.instance import Instance
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.network import Leg, NetworkModel, legs

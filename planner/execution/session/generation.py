@@ -5,17 +5,18 @@ their turn between the runs, so that a long prompt in chunks does not hold up ur
 sequence is lost, because a worker left or its blocks moved, the sequence starts again: its prompt and the tokens so far
 become the prompt of a new one. No token is lost or given twice, since they are counted here.
 
-The likeliest token needs no program to choose it. So once it is known how long a step takes, a run asks for further
-steps (:class:`~planner.execution.wire.messages.Further`), which follow one another at the source's worker, for
-:data:`TOGETHER_S` at most; drawn tokens are chosen here, one by one.
+The worker of the last block chooses each token, so no program is needed for that. Once it is known how long a step
+takes, a run asks for further steps (:class:`~planner.execution.wire.messages.Further`), which follow one another for
+:data:`AHEAD_S` at most; their tokens come meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import ceil
@@ -26,14 +27,15 @@ from numpy.typing import NDArray
 
 from planner.errors import ExecuteError
 from planner.execution.session.source import BusyError, Result, SampleError
-from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
-from planner.model.chain import SEQUENCE, TensorSpec
-from planner.model.tokens import choose, fill, logits_of, longest_context, roles
+from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import MAX_FURTHER, MAX_SEED, TIMES, TOKENS, Further
+from planner.model.chain import TensorSpec
+from planner.model.tokens import Inputs, inputs_of, logits_of, longest_context, roles
 from planner.policy.types import Progress
 from planner.scenario.decode import MAX_RESTARTS
 
-TOGETHER_S: Final = 0.05
-"""For how long steps may follow one another before their tokens are given to the program."""
+AHEAD_S: Final = 1.0
+"""For how long steps may follow one another before the program asks for more: by then it follows another plan."""
 
 BUSY_S: Final = 0.005
 """After what time an asynchronous generation looks again whether its source takes a sample."""
@@ -65,6 +67,7 @@ class SequenceSource(Protocol):
         block: bool = True,
         further: Further | None = None,
         progress: Progress | None = None,
+        on_tokens: Callable[[Tensors], None] | None = None,
     ) -> Future[Result]:
         """Submit a sample, and steps that follow it; ``progress`` says how far its sequence is."""
         ...
@@ -74,9 +77,38 @@ class SequenceSource(Protocol):
 class _Run:
     """A run of the model, and the steps that follow it."""
 
-    inputs: Mapping[str, NDArray[Any]]
-    further: Further | None
-    progress: Progress | None
+    inputs: Inputs
+    further: Further
+    progress: Progress
+
+
+class _News:
+    """What comes of a run under way: tokens of steps, and in the end its future."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items: deque[Tensors | Future[Result]] = deque()
+        self._waiter: Future[Tensors | Future[Result]] | None = None
+
+    def put(self, item: Tensors | Future[Result]) -> None:
+        """Add an item, in any thread."""
+        with self._lock:
+            waiter, self._waiter = self._waiter, None
+            if waiter is None or not waiter.set_running_or_notify_cancel():
+                self._items.append(item)
+                return
+        waiter.set_result(item)
+
+    def next(self) -> Future[Tensors | Future[Result]]:
+        """Return a future of the next item."""
+        waiter: Future[Tensors | Future[Result]] = Future()
+        with self._lock:
+            if not self._items:
+                self._waiter = waiter
+                return waiter
+            item = self._items.popleft()
+        waiter.set_result(item)
+        return waiter
 
 
 @dataclass
@@ -120,8 +152,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
     tokens: list[int] = field(default_factory=list)
     """Those generated so far."""
     times_s: list[float] = field(default_factory=list)
-    """When each was there, in seconds since the generation began; of steps that followed one another, at the source's
-    worker, as long before the end of the last one as that measured."""
+    """When each was there, in seconds since the generation began: the last one of a run and the steps after it, here;
+    those before it, at the source's worker, by its clock since that began the run."""
     restarts: int = 0
     """How often the sequence was started again."""
     begin_s: float = field(default_factory=time.monotonic)
@@ -147,10 +179,14 @@ class Generation(Iterator[int], AsyncIterator[int]):
             )
         self._check_tokens("prompt", self.prompt)
         self._check_tokens("stop", self.stop)
-        self._random = np.random.default_rng(self.seed)
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ExecuteError("no seed", where="seed", value=self.seed, expected=f"0 to {MAX_SEED}")
         self._ready: deque[tuple[int, float]] = deque()
         self._step_s, self._sent_s = np.inf, 0.0
-        self._number = self._runs = self._seen = 0
+        self._number = self._runs = self._seen = self._part = 0
+        self._news: _News | None = None
+        self._next_run: _Run | None = None
+        self._under_way = self._steps()
         self._begin_sequence()
 
     @property
@@ -167,20 +203,11 @@ class Generation(Iterator[int], AsyncIterator[int]):
         """Return the next token."""
         if self._ended:
             raise StopIteration
-        if self._ready:
-            return self._give()
-        steps = self._steps()
-        run = next(steps)
-        while True:
-            try:
-                outputs = self.source.submit(run.inputs, further=run.further, progress=run.progress).result().outputs
-            except SampleError as error:
-                run = steps.throw(error)
-                continue
-            try:
-                run = steps.send(outputs)
-            except StopIteration:
-                return self._give()
+        while not self._ready:
+            if self._news is None:
+                self._news = self._submit()
+            self._take_news(self._news.next().result())
+        return self._give()
 
     def __aiter__(self) -> Generation:
         """Return this, of which the tokens can be awaited as well."""
@@ -190,20 +217,28 @@ class Generation(Iterator[int], AsyncIterator[int]):
         """Return the next token, without blocking the event loop."""
         if self._ended:
             raise StopAsyncIteration
-        if self._ready:
-            return self._give()
-        steps = self._steps()
-        run = next(steps)
-        while True:
-            try:
-                outputs = (await self._submitted(run)).outputs
-            except SampleError as error:
-                run = steps.throw(error)
-                continue
-            try:
-                run = steps.send(outputs)
-            except StopIteration:
-                return self._give()
+        while not self._ready:
+            if self._news is None:
+                self._news = await self._submitted()
+            self._take_news(await asyncio.wrap_future(self._news.next()))
+        return self._give()
+
+    def _take_news(self, news: Tensors | Future[Result]) -> None:
+        """Take tokens of a run that goes on, or its end; then the next run is known, unless there are tokens."""
+        if not isinstance(news, Future):
+            self._part += self._add(news)
+            return
+        self._news = None
+        steps = self._under_way
+        try:
+            outputs = news.result().outputs
+        except SampleError as error:
+            self._next_run = steps.throw(error)
+            return
+        try:
+            self._next_run = steps.send(outputs)
+        except StopIteration:
+            self._next_run, self._under_way = None, self._steps()
 
     def _give(self) -> int:
         token, at_s = self._ready.popleft()
@@ -211,11 +246,21 @@ class Generation(Iterator[int], AsyncIterator[int]):
         self.times_s.append(at_s)
         return token
 
-    async def _submitted(self, run: _Run) -> Result:
+    def _submit(self, *, block: bool = True) -> _News:
+        """Submit the next run; return what comes of it."""
+        if self._next_run is None:
+            self._next_run = next(self._under_way)
+        run, news = self._next_run, _News()
+        submitted = self.source.submit(
+            run.inputs, block=block, further=run.further, progress=run.progress, on_tokens=news.put
+        )
+        submitted.add_done_callback(news.put)
+        return news
+
+    async def _submitted(self) -> _News:
         while True:
             try:
-                submitted = self.source.submit(run.inputs, block=False, further=run.further, progress=run.progress)
-                return await asyncio.wrap_future(submitted)
+                return self._submit(block=False)
             except BusyError:  # other sequences of the source have its places
                 await asyncio.sleep(BUSY_S)
 
@@ -223,7 +268,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
     def _ended(self) -> bool:
         return len(self.tokens) >= self.max_new or bool(self.tokens and self.tokens[-1] in self.stop)
 
-    def _steps(self) -> Generator[_Run, Mapping[str, NDArray[Any]], None]:
+    def _steps(self) -> Generator[_Run, Tensors, None]:
         """Yield the runs up to the next token, and take their outputs, or the error that ends one."""
         for attempt in range(MAX_RESTARTS + 1):
             try:
@@ -237,30 +282,30 @@ class Generation(Iterator[int], AsyncIterator[int]):
                 self._take(outputs)
                 return
 
-    def _take(self, outputs: Mapping[str, NDArray[Any]]) -> None:
-        """Take the tokens that a run and the steps after it have given."""
-        now_s = time.monotonic()
-        if TOKENS in outputs:
-            tokens, offsets_s = outputs[TOKENS].tolist(), outputs[TIMES]
-            times_s = now_s - self.begin_s - (offsets_s[-1] - offsets_s)
-            self._ready.extend(zip(tokens, times_s.tolist(), strict=True))
-            self._runs, self._seen = self._runs + len(tokens) - 1, self._seen + len(tokens) - 1
-        else:
-            token = choose(outputs[self._logits.name], self.temperature, self._random)
-            self._ready.append((token, now_s - self.begin_s))
-        self._step_s = (now_s - self._sent_s) / len(self._ready)
+    def _take(self, outputs: Tensors) -> None:
+        """Take the last tokens that a run and the steps after it have given."""
+        count = self._part + self._add(outputs)
+        token, _ = self._ready.pop()
+        self._ready.append((token, time.monotonic() - self.begin_s))
+        self._runs, self._seen, self._part = self._runs + count - 1, self._seen + count - 1, 0
+        self._step_s = (time.monotonic() - self._sent_s) / count
+
+    def _add(self, outputs: Tensors) -> int:
+        """Take tokens; return their number."""
+        tokens, times_s = outputs[TOKENS].tolist(), self._sent_s - self.begin_s + outputs[TIMES]
+        self._ready.extend(zip(tokens, times_s.tolist(), strict=True))
+        return len(tokens)
 
     def _begin_sequence(self) -> None:
-        self._number, self._runs, self._seen = self.source.next_sequence(), 0, 0
+        self._number, self._runs, self._seen, self._part = self.source.next_sequence(), 0, 0, 0
 
-    def _runs_to_token(self) -> Generator[_Run, Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]:
+    def _runs_to_token(self) -> Generator[_Run, Tensors, Tensors]:
         """Run the model on the tokens that it has not seen, and return the outputs of the last run."""
         known = [*self.prompt, *self.tokens]
-        outputs: Mapping[str, NDArray[Any]] = {}
+        outputs: Tensors = {}
         while self._seen < len(known):
             end = len(known) if self.chunk is None else min(self._seen + self.chunk, len(known))
-            inputs = {spec.name: fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
-            inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
+            inputs = inputs_of(self._roles, known[self._seen : end], self._seen, self._number, self._runs)
             self._sent_s = time.monotonic()
             left = self.max_new - len(self.tokens) - 1 + ceil((len(known) - end) / (self.chunk or len(known)))
             progress = Progress(self._seen, end - self._seen, left)
@@ -268,14 +313,21 @@ class Generation(Iterator[int], AsyncIterator[int]):
             self._runs, self._seen = self._runs + 1, end
         return outputs
 
-    def _further(self, known: int, *, of_prompt: bool) -> Further | None:
-        """Return the steps that are to follow the next run; None where tokens are drawn here."""
-        if self.temperature > 0:
-            return None
+    def _further(self, known: int, *, of_prompt: bool) -> Further:
+        """Return the steps that are to follow the next run; none after a piece of the prompt, and after the prompt."""
+        if of_prompt:
+            return Further(steps=0, known=known)
         together = 1
-        if self.tokens and not of_prompt:
-            together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
-        return Further(steps=max(together - 1, 0), known=known, stop=() if of_prompt else tuple(self.stop))
+        if self.tokens:
+            together = min(int(AHEAD_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER + 1)
+        return Further(
+            steps=max(together - 1, 0),
+            known=known,
+            index=len(self.tokens),
+            temperature=self.temperature,
+            seed=self.seed,
+            stop=tuple(self.stop),
+        )
 
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]

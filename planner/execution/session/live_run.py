@@ -222,6 +222,10 @@ class LiveRun(Observer):
             self._observer.on_ended(sample, outputs)
         self._stop_if_drained()
 
+    def on_tokens(self, source: str, sample: int, tokens: Tensors) -> None:
+        """Give tokens to the program that waits for them."""
+        self.handles[source].take_tokens(sample, tokens)
+
     def on_load(self, load: Load) -> None:
         """Look for samples that will not end."""
         for source in self._at(load.worker):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -131,6 +131,7 @@ class _InFlight:
     within_s: float | None = None
     further: Further | None = None
     progress: Progress | None = None
+    on_tokens: Callable[[Tensors], None] | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
@@ -214,6 +215,7 @@ class SourceHandle:
         within_s: float | None = None,
         further: Further | None = None,
         progress: Progress | None = None,
+        on_tokens: Callable[[Tensors], None] | None = None,
     ) -> Future[Result]:
         """Submit a sample.
 
@@ -231,6 +233,8 @@ class SourceHandle:
             Steps of a sequence that follow it; see :meth:`generate`.
         progress
             How far its sequence is.
+        on_tokens
+            Called with tokens and their times while further steps follow, in a thread of the session; must not wait.
 
         Returns
         -------
@@ -266,7 +270,7 @@ class SourceHandle:
                 if desk in self._given_up:
                     home = desk.home(self.name)
                     raise AbsentError("the worker of the source is absent", where=self.name, value=home)
-                waiting = _InFlight(future, arrays, desk, priority, within_s, further, progress)
+                waiting = _InFlight(future, arrays, desk, priority, within_s, further, progress, on_tokens)
                 self._send(sample, waiting)
             except BaseException:
                 self._slots.release()
@@ -406,6 +410,14 @@ class SourceHandle:
         with self._lock:
             waiting = self._pending.get(sample)
         return waiting.sent_s - waiting.submitted_s if waiting is not None and waiting.sent_s is not None else 0.0
+
+    def take_tokens(self, sample: int, tokens: Tensors) -> None:
+        """Give tokens of a sample that goes on to whoever waits for them."""
+        with self._lock:
+            waiting = self._pending.get(sample)
+            self._last_end_s = time.monotonic()
+        if waiting is not None and waiting.on_tokens is not None:
+            waiting.on_tokens(tokens)
 
     def end(self, sample: int, outcome: Result | SampleError) -> bool:
         """Complete the future of a sample; return whether this is its first end."""

@@ -16,7 +16,8 @@ import numpy as np
 from planner.errors import ExecuteError, ModelError
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import (
-    RUN_STRIDE,
+    MAX_SEED,
+    MAX_TOKENS,
     TIMES,
     TOKENS,
     BlockFile,
@@ -34,7 +35,7 @@ from planner.execution.wire.messages import (
 )
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import logits_of, roles
-from planner.policy.types import Status, Task, resource_of
+from planner.policy.types import RUN_STRIDE, Decoding, Status, Task, resource_of
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
 from planner.worker.events import (
@@ -193,7 +194,7 @@ def _check_of_sample(
     elif isinstance(message, ResultMessage):
         longest = max(len(model.block_sha256) for model in deploy.models.values())
         _check_number("cut", message.cut, longest, frame)
-        if message.greedy:
+        if message.token:
             _check_token(frame)
         else:
             _check_result(deploy.instance, deploy.models, message.key.source, message.origin, frame)
@@ -216,12 +217,29 @@ def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
     _known("model", task.model, deploy.models, frame)
     _check_priority(deploy, task.priority, frame)
     length = len(deploy.models[task.model].block_sha256)
-    stages = (*task.stages, *task.state_at)
+    stages = (*task.stages, *task.again, *task.state_at)
     blocks = [task.next_block, *(block for stage in stages for block in (stage.first_block, stage.last_block))]
     for block in blocks:
         _check_number("block", block, length, frame)
     for stage in stages:
         _known("worker", stage.worker, deploy.instance.workers, frame)
+    if task.decoding is not None:
+        _check_decoding(deploy, task.model, task.decoding, frame)
+
+
+def _check_decoding(deploy: Deploy, model: str, decoding: Decoding, frame: Frame) -> None:
+    """Check what says how a sequence goes on after a run: that the model has tokens, and numbers are in range."""
+    cuts = deploy.models[model].cuts
+    try:
+        roles(cuts[0], model)
+        logits_of(cuts[-1], model)
+    except ModelError as error:
+        raise ExecuteError(error.faults) from error
+    numbers = {"number": decoding.number, "runs": decoding.runs, "context": decoding.context, "left": decoding.left}
+    for what, number in numbers.items():
+        _check_number(what, number, MAX_TOKENS, frame)
+    for number in decoding.seed:
+        _check_number("seed", number, MAX_SEED, frame)
 
 
 def _check_token(frame: Frame) -> None:
@@ -334,7 +352,7 @@ def check_live_result(
     if record.status != "completed":
         return
     if {TOKENS, TIMES} & frame.tensors.keys():
-        _check_steps(frame)
+        check_tokens(frame)
         return
     _check_result(instance, models, record.source, origin, frame)
     if origin is not None and origin.exit is not None:
@@ -346,8 +364,14 @@ def check_live_result(
         raise ExecuteError("an incomplete result", where=_where(frame), expected=f"also {', '.join(sorted(missing))}")
 
 
-def _check_steps(frame: Frame) -> None:
-    """Check the tokens of several steps, and the time of each."""
+def check_tokens(frame: Frame) -> None:
+    """Check the tokens of several steps, and the time of each.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
     for name in frame.tensors:
         _known("tensor", name, (TOKENS, TIMES), frame)
     found = [frame.tensors.get(name, np.empty(0)) for name in (TOKENS, TIMES)]

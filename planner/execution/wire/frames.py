@@ -37,8 +37,8 @@ _MAX_AXES: Final = 32
 _MAX_ITEMS: Final = 2**59
 """More items of eight bytes would be more bytes than an array can have."""
 
-_MAYBE_INFINITE: Final = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
-"""Found in every header with a number that is not finite; most headers need no closer look."""
+_LARGE_EXPONENT: Final = re.compile(rb"[eE]\+?\d{3}")
+_LONG_NUMBER: Final = re.compile(rb"\d{300}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,17 @@ def _one_or_more(size: int) -> int:
     return max(size, 1)
 
 
+def _maybe_infinite(header: bytes) -> bool:
+    """Return whether a header needs a closer look: it does if it has a number that is not finite, but few others do."""
+    # One pattern with all of these takes three times as long.
+    return (
+        b"NaN" in header
+        or b"Infinity" in header
+        or _LARGE_EXPONENT.search(header) is not None
+        or _LONG_NUMBER.search(header) is not None
+    )
+
+
 def decode(header: bytes, payload: Payload, sender: str = "", process: str = "", arrived_s: float = 0.0) -> Frame:
     """Decode a frame of :func:`encode`; its tensors are read-only views of ``payload``.
 
@@ -155,7 +166,7 @@ def decode(header: bytes, payload: Payload, sender: str = "", process: str = "",
         Unsupported version, malformed header, dtype that cannot be sent, or payload of the wrong size.
     """
     try:
-        if _MAYBE_INFINITE.search(header):
+        if _maybe_infinite(header):
             parse_json(header)
     except ValueError as error:
         raise ExecuteError(f"malformed header: {error}", where="header") from error

@@ -179,27 +179,37 @@ class WarmUpInput(FrozenModel):
 
 
 TOKENS: Final = "planner.tokens"
-"""Name of a tensor with the tokens of a sample that asked for further steps, int64 [steps]."""
+"""Name of a tensor with tokens that were chosen, int64 [tokens]."""
 
 TIMES: Final = "planner.times"
-"""Name of a tensor with the time of each, in seconds since the sample arrived, float64 [steps]."""
+"""Name of a tensor with the time of each, in seconds since the sample arrived, float64 [tokens]."""
 
-RUN_STRIDE: Final = 2**32
-"""Difference between the numbers of a sample and of the steps after it; programs number their samples from 0."""
-
-MAX_FURTHER: Final = 64
+MAX_FURTHER: Final = 1024
 """Largest number of further steps of a sample."""
 
 
-class Further(FrozenModel):
-    """Further steps of a sequence after a sample, each with the likeliest token of the one before.
+MAX_TOKENS: Final = 2**24
+"""Largest number of tokens of a sequence."""
 
-    The result is the tokens; without further steps, the likeliest one after the sample.
+MAX_SEED: Final = 2**128
+"""Largest seed of a run, and of a sequence."""
+
+
+class Further(FrozenModel):
+    """Further steps of a sequence after a sample, each with the token that the one before gives.
+
+    The result is the tokens that no :class:`Tokens` has brought before.
     """
 
     steps: Annotated[int, Field(ge=0, le=MAX_FURTHER)]
-    known: Annotated[int, Field(ge=1, le=2**24)]
+    known: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     """Tokens of the sequence, those of the sample included."""
+    index: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0
+    """How many tokens the sequence has given before; each has a draw of its own."""
+    temperature: Amount = 0.0
+    """Temperature of the distribution from which tokens are drawn; 0 for the likeliest."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    """Seed of the draws."""
     stop: tuple[Count, ...] = ()
     """Tokens after which there is no further step."""
 
@@ -288,6 +298,16 @@ class Ended(FrozenModel):
     run: str
     worker: str
     samples: tuple[SampleRecord, ...]
+
+
+class Tokens(FrozenModel):
+    """Tokens of a sample that asked for further steps and goes on; they travel with it, with the time of each."""
+
+    kind: Literal["tokens"] = "tokens"
+    run: str
+    worker: str
+    source: str
+    sample: Count
 
 
 class Load(FrozenModel):
@@ -440,6 +460,7 @@ AgentReport: TypeAlias = (
     | Missing
     | Ready
     | Ended
+    | Tokens
     | Load
     | Log
     | Output

@@ -23,6 +23,9 @@ from planner.scenario.phases import Phase
 from planner.solvers.core.demand import Demand, Variant
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 
+MIN_RUNS = 1e-6
+"""Number of runs from home that counts where there are none, since what the others take is stated relative to it."""
+
 
 def build_problem(
     instance: Instance,
@@ -162,6 +165,7 @@ def _of_blocks(instance: Instance, model: str, figure: Callable[[str, str], Sequ
 def _variants(instance: Instance, model_index: int, model: str, phases: Sequence[Phase]) -> list[Variant]:
     """Return a model at each of its operating points, for samples of some phases: the mean over all of their runs."""
     runs = [phase.count for phase in phases]
+    from_home = sum(phase.count for phase in phases if not phase.fed_back) or MIN_RUNS
     block_s = np.stack(
         [
             np.average([instance.block_s(model, worker, phase) for phase in phases], axis=0, weights=runs)
@@ -175,6 +179,11 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
     variants = []
     for index, point in enumerate(instance.operating_points(model)):
         reach = sum(runs) * np.array([*point.reach, point.reach[-1]])
+        times, sizes = block_s - saving_s, cut_bytes
+        if from_home < sum(runs):
+            reach, times, sizes = _fed_back(reach, times, sizes, overhead_s, from_home)
+            sent = sum(phase.count * instance.run_bytes(model, phase)[0] for phase in phases if not phase.fed_back)
+            sizes[0] = sent / from_home
         exit_bytes, exit_share = np.zeros(len(block_s)), np.zeros(len(block_s))
         for exit_point in instance.any_profile(model).exits:
             leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
@@ -186,15 +195,33 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
                 operating_point=index,
                 accuracy=point.accuracy,
                 reach=reach,
-                block_s=block_s - saving_s,
+                block_s=times,
                 overhead_s=overhead_s,
-                cut_bytes=cut_bytes,
+                cut_bytes=sizes,
                 exit_bytes=exit_bytes,
                 exit_share=exit_share,
                 saving_s=saving_s if saving_s.any() else 0.0,
             )
         )
     return variants
+
+
+def _fed_back(
+    reach: Array, block_s: Array, cut_bytes: Array, overhead_s: Array, from_home: float
+) -> tuple[Array, Array, Array]:
+    """Return reach, times and sizes where home need not begin all runs: of the others, no route does with less.
+
+    Those begin and end at no cost but that of the token's bytes: the way from the last block's worker to the first
+    one's, or the token's way home, is left to the evaluation. ``reach`` counts, at the first block and at the result,
+    the ``from_home`` runs that come from home and whose result is awaited there, so the first block, which begins a
+    stage in each run, takes correspondingly longer there.
+    """
+    total = reach[0]
+    reach, block_s, cut_bytes = reach.copy(), block_s.copy(), cut_bytes.copy()
+    block_s[0] = (total * (block_s[0] + overhead_s)) / from_home - overhead_s
+    cut_bytes[-1] *= total / from_home
+    reach[[0, -1]] = from_home
+    return reach, block_s, cut_bytes
 
 
 def of_phase(instance: Instance, problem: Problem, source: int, phase: int) -> Problem:

@@ -86,10 +86,13 @@ class PeakTree:
 
 
 def _most_divided(problem: Problem, choices: Choices, pins: Pins) -> tuple[int, int] | None:
-    """Return the source and block whose largest share on one worker is least; None if no block is divided."""
+    """Return the source and block whose largest share on one worker is least; None if no block is divided.
+
+    Only blocks that all models of the source have are looked at, since others cannot be pinned.
+    """
     least, found = 1 - 1e-6, None
     for source, routes in enumerate(choices):
-        length = min(len(choice.workers) for choice in routes)
+        length = min(len(problem.variants[variant]) for variant in problem.demands[source].variants)
         share: Array = np.zeros((length, len(problem.workers)))
         for choice in routes:
             share[np.arange(length), choice.workers[:length]] += choice.share
