@@ -114,7 +114,9 @@ class Simulator:
         self._exits = Exits(instance, seed)
         self._sequences = Sequences(instance)
         self._generating = self._sequences.sources
-        self._transfers = Transfers(instance, self._heap, self._devices, self._sequences, hand=self._step, sink=sink)
+        self._transfers = Transfers(
+            instance, self._heap, self._devices, self._sequences, deliver=self._deliver, sink=sink
+        )
         self._run_times = RunTimes(instance)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
@@ -243,7 +245,11 @@ class Simulator:
     def _on_tell(self, worker: Worker, tell: Tell) -> None:
         latency_s = self._costs.latency_s(worker.name, tell.to)
         if latency_s < inf:
-            self._heap.at(self._heap.now_s + latency_s, self._step, tell.to, Received(worker.name, tell.message))
+            self._deliver(tell.to, Received(worker.name, tell.message), self._heap.now_s + latency_s)
+
+    def _deliver(self, to: str, received: Received, at_s: float) -> None:
+        """Hand a message to whoever has the receiver's name by then."""
+        self._heap.at(at_s, self._step, to, received)
 
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         self._heap.at(timer.at_s, self._step_same, worker, TimedOut(timer.timer))

@@ -39,8 +39,8 @@ class Transfers:
     ----------
     devices
         Those of the workers at the moment, by name.
-    hand
-        Called with the name of a receiver, and with what it receives.
+    deliver
+        Called with the name of a receiver, what it receives, and when, as soon as that is certain.
     sink
         Called with each record as it occurs.
     """
@@ -52,13 +52,13 @@ class Transfers:
         devices: Mapping[str, Device],
         sequences: Sequences,
         *,
-        hand: Callable[[str, Received], None],
+        deliver: Callable[[str, Received, float], None],
         sink: Callable[[Record], None],
     ) -> None:
         self._instance, self._heap, self._devices, self._sequences = instance, heap, devices, sequences
-        self._hand, self._sink = hand, sink
+        self._deliver, self._sink = deliver, sink
         self._generating = sequences.sources
-        self._network = NetworkModel(heap, instance.resources, self._deliver, self._occupied)
+        self._network = NetworkModel(heap, instance.resources, self._delivered, self._occupied)
         self._paths = {
             (sender, receiver): legs(path)
             for sender, paths in instance.paths.items()
@@ -88,12 +88,12 @@ class Transfers:
         shipment = _Shipment(name, send.to, message, source, sample, send.cut, size_bytes, device)
         self._network.submit(path, size_bytes, send.priority, shipment)
 
-    def _deliver(self, shipment: _Shipment, at_s: float) -> None:
+    def _delivered(self, shipment: _Shipment, at_s: float) -> None:
         self.delivered += 1
         message = shipment.message
         if shipment.size_bytes and isinstance(message, StateMessage):
             self._sequences.take_state(message, shipment.receiver)
-        self._heap.at(at_s, self._hand, shipment.receiver, Received(shipment.sender, message))
+        self._deliver(shipment.receiver, Received(shipment.sender, message), at_s)
 
     def _occupied(self, shipment: _Shipment, hop: Leg, start_s: float, end_s: float) -> None:
         sender, source, sample, cut = hop.sender, shipment.source, shipment.sample, shipment.cut
