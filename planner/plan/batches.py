@@ -7,10 +7,12 @@ the mean number that wait, and so the mean wait by Little's law:
 
     L = Σ_n π_n [(n − s) t_s + λ E t_s² / 2] / Σ_n π_n C_n,   C_n = t_s, and t_1 + 1 / λ without any
 
-Others at the worker prolong each batch by 1 / (1 − their utilisation), as far as they are at least as important; and
-the first sample after a pause finds them at work. All others see the batches as single visits of the mean size. So the
-queues of a worker depend on each other, and are found by iteration. It is an approximation: exact for one class of
-constant times alone at a worker.
+Others at the worker, as far as they are at least as important and take its share σ, prolong the time to the next batch
+to t / (1 − σ), with a variance; the first sample after a pause finds them, or less important ones, at work; and those
+that are equally important do not pass a sample that waits. How much they do is chosen such that the waits are exactly
+those of priority queues (:mod:`planner.plan.queueing`) where all batches are of one sample. All others see the batches
+as single visits of the mean size. So the queues of a worker depend on each other, and are found by iteration. Beyond
+that it is an approximation: exact for one class of constant times alone at a worker.
 
 References
 ----------
@@ -139,8 +141,12 @@ def _groups(instance: Instance, streams: Sequence[Stream], models: Sequence[str]
         per_sample_s = piece_s.sum(axis=1) / np.arange(1, len(piece_s) + 1)
         pays = [int(np.flatnonzero(per_sample_s[:most] <= per_sample_s[:most].min())[-1]) + 1
                 for most in range(1, len(piece_s) + 1)]  # fmt: skip
-        hold_s = instance.max_batch_wait_s(first.source, first.visit.resource) if first.level or not lowest else 0.0
         rate_per_s = sum(streams[member].rate_per_s for member in members)
+        held = sum(
+            streams[member].rate_per_s * instance.max_batch_wait_s(streams[member].source, first.visit.resource)
+            for member in members
+        )
+        hold_s = held / rate_per_s if first.level or not lowest else 0.0
         groups.append(_Group(first.level, members, rate_per_s, first.visit, piece_s, np.array(pays), hold_s))
     return groups
 
@@ -163,26 +169,28 @@ def _piece_s(instance: Instance, model: str, visit: Visit) -> Array:
 def _serve(group: _Group, others: Sequence[Stream]) -> None:
     """Find the mean size of a group's batches and the mean time of its samples, given what else is at the worker."""
     here = [stream for stream in others if stream.visit.resource == group.visit.resource]
+    above = sum(stream.rate_per_s * stream.visit.mean_s for stream in here if stream.level < group.level)
     ahead = sum(stream.rate_per_s * stream.visit.mean_s for stream in here if stream.level <= group.level)
-    busy = sum(stream.rate_per_s * stream.visit.mean_s for stream in here)
-    rests = sum(
-        stream.rate_per_s * (stream.visit.moments.square if stream.level <= group.level
-                             else stream.visit.moments.piece_square)
-        for stream in here
-    )  # fmt: skip
-    if not ahead < 1:
-        group.size, group.time_s = float(group.pays[-1]), math.inf
-        return
-    time_s, best = group.piece_s.sum(axis=1) / (1 - ahead), int(group.pays[-1])
-    if not group.rate_per_s * time_s[best - 1] / best < 1:
+    below = sum(stream.rate_per_s * stream.visit.mean_s for stream in here if stream.level > group.level)
+    squares = sum(stream.rate_per_s * stream.visit.moments.square for stream in here if stream.level <= group.level)
+    pieces = sum(stream.rate_per_s * stream.visit.moments.piece_square for stream in here if stream.level > group.level)
+    free, best, alone_s = 1 - ahead, int(group.pays[-1]), group.piece_s.sum(axis=1)
+    if not (free > 0 and group.rate_per_s * alone_s[best - 1] / best < free):
         group.size, group.time_s = float(best), math.inf
         return
-    own = group.rate_per_s * (1 - ahead) * _at(group.size, time_s) / group.size
-    blocked = min(busy / max(1 - own, busy), 1.0) if busy > 0 else 0.0
-    queue = _BulkQueue(group, time_s, min(_STATES, 8 * len(time_s) + 40))
-    group.size, group.time_s = queue.solve(
-        group.piece_s[:, -1] * ahead / (1 - ahead), (blocked, rests / 2 / busy if busy else 0.0)
+    own = group.rate_per_s * _at(group.size, alone_s) / group.size
+    last_s = group.piece_s[:, -1]
+    spread = (group.visit.piece_std_s**2).sum() * (alone_s / alone_s[0]) ** 2
+    queue = _BulkQueue(
+        group,
+        time_s=alone_s / free,
+        variance=spread / free**2 + alone_s * squares / free**3,
+        stay_s=(alone_s - last_s) / (1 - above) + last_s,
+        found_s=(squares / free + pieces / max(free - own, below, 1e-12)) / (2 * free),
+        states=min(_STATES, 8 * len(alone_s) + 40),
     )
+    group.size, wait_s, stay_s = queue.solve()
+    group.time_s = wait_s * free / (1 - above) + stay_s
 
 
 def _at(size: float, time_s: Array) -> float:
@@ -196,52 +204,94 @@ class _BulkQueue:
 
     Parameters
     ----------
-    time_s
-        Time of a batch by its size from 1 on, with what others do meanwhile; shape [B].
+    time_s, variance
+        Time of a batch by its size from 1 on, with what others do meanwhile, and its variance; shape [B].
+    stay_s
+        Time that a sample is in a batch; shape [B].
+    found_s
+        Mean time for which the first sample after a pause waits for others, in seconds.
     states
         Largest number of samples that is counted.
     """
 
     group: _Group
     time_s: Array
+    variance: Array
+    stay_s: Array
+    found_s: float
     states: int
 
-    def solve(self, spared_s: Array, blocked: tuple[float, float]) -> tuple[float, float]:
-        """Return the mean size of batches, and the mean time of a sample in seconds.
-
-        Parameters
-        ----------
-        spared_s
-            By how much less a sample stays in a batch than the batch takes: nothing passes its last session.
-        blocked
-            The probability that the first sample after a pause finds others at work, and the rest of that work.
-        """
+    def solve(self) -> tuple[float, float, float]:
+        """Return the mean size of batches, and how long a sample waits for its batch and is in it, in seconds."""
         rate, most, group = self.group.rate_per_s, len(self.time_s), self.group
         sizes = group.pays[np.clip(np.arange(self.states + 1), 1, most) - 1]
-        own_s = self.time_s[sizes - 1]
+        own_s, square = self.time_s[sizes - 1], (self.time_s**2 + self.variance)[sizes - 1]
         left = np.arange(self.states + 1) - sizes
         # By the number of samples that wait as a batch begins, from 1 on: moves, then what the batch takes.
-        served = np.stack([own_s, left * own_s + rate * own_s**2 / 2, sizes, sizes * (own_s - spared_s[sizes - 1])], 1)
-        come = {size: _poisson(rate * self.time_s[size - 1], self.states) for size in set(sizes.tolist())}
+        served = np.stack([own_s, left * own_s + rate * square / 2, sizes, sizes * self.stay_s[sizes - 1]], 1)
+        come = {
+            size: _arrivals(rate, self.time_s[size - 1], self.variance[size - 1], self.states)
+            for size in set(sizes.tolist())
+        }
         begun = np.zeros((self.states + 1, self.states + 1))
         for waiting in range(1, self.states + 1):
             begun[waiting] = _shifted(come[int(sizes[waiting])], int(left[waiting]))
         moves, taken = begun.copy(), served.copy()
         before_s = _at(group.size, self.time_s)
         for waiting in range(most if group.hold_s > 0 and group.pays[-1] > 1 else 1):
-            arrive_s = 0.0 if waiting else 1 / rate
             there = max(waiting, 1)
-            age_s = before_s * waiting / (waiting + 1)
-            hold_s = min(max(group.hold_s - age_s, 0.0), (most - there) / rate)
-            share, rest_s = (0.0, 0.0) if waiting else blocked
+            hold = _held(rate, _left_s(group.hold_s, before_s, waiting), most - there)
+            found_s = 0.0 if waiting else self.found_s
+            delays = [(1.0, hold)]
+            if found_s > 0:  # two values with the mean and the second moment of the time for which others are at work
+                busy = _Delay(2 * found_s, 2 * rate * found_s**2, _arrivals(rate, 2 * found_s, 0.0, self.states))
+                delays = [(0.5, hold), (0.5, max(hold, busy, key=lambda delay: delay.mean_s))]
             moves[waiting], taken[waiting] = 0.0, 0.0
-            for part, delay_s in ((share, max(rest_s, hold_s)), (1 - share, hold_s)):
-                later = _shifted(_poisson(rate * delay_s, self.states), there)
-                waits = there * delay_s + rate * delay_s**2 / 2
+            for part, delay in delays:
+                later = _shifted(_filled(delay.come, self.states + 1), there)
+                length_s = delay.mean_s + (0.0 if waiting else 1 / rate)
                 moves[waiting] += part * later @ begun
-                taken[waiting] += part * (later @ served + [arrive_s + delay_s, waits, 0.0, 0.0])
+                taken[waiting] += part * (later @ served + [length_s, there * delay.mean_s + delay.waits_s, 0.0, 0.0])
         length_s, waits_s, samples, stays_s = _stationary(moves) @ taken
-        return samples, waits_s / length_s / rate + stays_s / samples
+        return samples, waits_s / length_s / rate, stays_s / samples
+
+
+class _Delay(NamedTuple):
+    """Time before a batch begins: its mean, the mean sum of the waits of those that come, and how many do."""
+
+    mean_s: float
+    waits_s: float
+    come: Array
+
+
+def _left_s(hold_s: float, before_s: float, waiting: int) -> float:
+    """Return what is left of a wait on average when some have come at random times of the batch before."""
+    within_s = min(hold_s, before_s)
+    return hold_s - within_s + within_s * (within_s / before_s) ** waiting / (waiting + 1)
+
+
+def _held(rate_per_s: float, most_s: float, room: int) -> _Delay:
+    """Return the wait for a larger batch: until ``room`` more samples have come, and for ``most_s`` at most."""
+    count = _poisson(rate_per_s * most_s, room)
+    count[-1] += 1 - count.sum()
+    at_least = np.cumsum(count[::-1])[::-1][1:]  # 1, 2, …, room
+    until_s = np.cumsum(at_least) / rate_per_s  # min(most_s, time of the j-th arrival)
+    mean_s = float(until_s[-1]) if room else 0.0
+    return _Delay(mean_s, float((mean_s - until_s).sum()), count)
+
+
+def _arrivals(rate_per_s: float, mean_s: float, variance: float, most: int) -> Array:
+    """Return the probabilities of 0 to ``most`` Poisson arrivals within a gamma distributed time, or a constant one."""
+    if variance <= 1e-9 * mean_s**2:
+        return _poisson(rate_per_s * mean_s, most)
+    shape, scale = mean_s**2 / variance, rate_per_s * variance / mean_s
+    counts = np.arange(most + 1)
+    logs = np.array([math.lgamma(shape + count) - math.lgamma(count + 1) for count in counts]) - math.lgamma(shape)
+    return np.asarray(np.exp(logs - shape * math.log1p(scale) - counts * math.log1p(1 / scale)))
+
+
+def _filled(probabilities: Array, length: int) -> Array:
+    return np.pad(probabilities, (0, length - len(probabilities)))
 
 
 def _shifted(probabilities: Array, by: int) -> Array:

@@ -9,6 +9,7 @@ for the source. For the goal ``misses`` they minimise Σ p λ E T / D, by Markov
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isclose
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -74,7 +75,8 @@ def _too_slow(source: str, limit: TokenLimit) -> str:
 
 def _too_late(instance: Instance, evaluation: Evaluation, source: str, limit: TailLimit) -> str:
     met = 1 - evaluation.distributions[source].share_beyond(limit.bound_s)
-    reached, required = apart(lambda part, digits: f"{part:.{max(digits - 2, 0)}%}", met, limit.level, 2)
+    exact = next((digits for digits in range(2, 9) if isclose(round(limit.level, digits), limit.level)), 9)
+    reached, required = apart(lambda part, digits: f"{part:.{digits - 2}%}", met, limit.level, exact)
     bound = format_quantity(limit.bound_s, "time")
     sentence = f"{source} can meet {bound} for {reached} at best, {required} are required"
     return sentence + _cause(instance, evaluation, source)

@@ -86,16 +86,17 @@ def test_every_method_keeps_them(method: str) -> None:
         verify(instance.with_sources({"camera": {"miss_at_most": 0.001, "deadline_s": 0.022}}), plan)
 
 
-def test_a_limit_that_waiting_breaks_is_explained_by_who_is_waited_for() -> None:
+@pytest.mark.parametrize(("most", "required"), [(0.01, "99%"), (0.005, "99.5%"), (0.001, "99.9%"), (0.0001, "99.99%")])
+def test_a_limit_that_waiting_breaks_is_explained_by_who_is_waited_for(most: float, required: str) -> None:
     sources = {
-        "gate": {"rate_per_s": 10.0, "deadline_s": 0.03, "miss_at_most": 0.01},
+        "gate": {"rate_per_s": 10.0, "deadline_s": 0.03, "miss_at_most": most},
         "yard": {"rate_per_s": 25.0, "priority": 2.0},
     }
     found = solve(make_instance(workers={"office": 1.0}, networks={}, sources=sources), method="exhaustive")
     assert found.status == "no_solution"
     (sentence,) = found.reasons
     assert sentence.startswith("gate can meet 30 ms for ")
-    assert sentence.endswith("99% are required: office is 70% busy with yard, gate")
+    assert sentence.endswith(f" {required} are required: office is 70% busy with yard, gate")
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput", "misses"])
