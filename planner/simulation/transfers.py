@@ -40,7 +40,7 @@ class Transfers:
     devices
         Those of the workers at the moment, by name.
     deliver
-        Called with the name of a receiver, with what it receives, and when.
+        Called with the name of a receiver, what it receives, and when, as soon as that is certain.
     sink
         Called with each record as it occurs.
     """
@@ -58,7 +58,7 @@ class Transfers:
         self._instance, self._heap, self._devices, self._sequences = instance, heap, devices, sequences
         self._deliver, self._sink = deliver, sink
         self._generating = sequences.sources
-        self._network = NetworkModel(heap, instance.resources, self._arrived, self._occupied)
+        self._network = NetworkModel(heap, instance.resources, self._delivered, self._occupied)
         self._paths = {
             (sender, receiver): legs(path)
             for sender, paths in instance.paths.items()
@@ -88,7 +88,7 @@ class Transfers:
         shipment = _Shipment(name, send.to, message, source, sample, send.cut, size_bytes, device)
         self._network.submit(path, size_bytes, send.priority, shipment)
 
-    def _arrived(self, shipment: _Shipment, at_s: float) -> None:
+    def _delivered(self, shipment: _Shipment, at_s: float) -> None:
         self.delivered += 1
         message = shipment.message
         if shipment.size_bytes and isinstance(message, StateMessage):
