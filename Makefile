@@ -17,7 +17,7 @@ ALONE = $(shell grep -rl "pytest.mark.alone" tests --include "test_*.py" | sort)
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-fast test-newest test-oldest test-wheel test-aarch64 dist check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
+.PHONY: help demo test test-fast test-newest test-oldest test-wheel test-aarch64 dist compiled check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -64,6 +64,9 @@ dist: $(VENV)/.dev ## Build the wheel and the source distribution in dist/, and 
 	@rm -rf dist
 	@PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m build --outdir dist . > /dev/null
 	@$(BIN)/twine check --strict dist/*
+
+compiled: $(VENV)/.dev ## Build a wheel in dist/ whose simulator, workers and policies are compiled; needs a C compiler.
+	@PLANNER_COMPILE=1 PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m build --wheel --outdir dist . > /dev/null
 
 check: $(VENV)/.dev ## Check format, style, types and import order.
 	@$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,7 @@ from planner.model.architectures import gpt2
 from planner.model.load import ChainModel, load_chain
 from planner.plan.evaluate import evaluate
 from planner.plan.sessions import join_blocks
+from planner.plan.types import PlanSpec
 from planner.profiling.measure import measure
 from planner.profiling.types import Profile
 from planner.runtime.processors import available_processors
@@ -46,6 +48,7 @@ LOADS: Final = (0.2, 0.5, 0.8, 0.85)
 SEEDS: Final = 2
 SIMULATED: Final = 40_000
 """Samples of a simulation; near saturation, queues take thousands to reach their steady state."""
+HALVINGS: Final = 7
 PROFILING_S: Final = 30.0
 
 
@@ -101,6 +104,7 @@ def run() -> None:
             for case, it in found.items()
         ],
     )
+    _at_equal_delay(profile)
     _predictions(profile)
 
 
@@ -142,13 +146,7 @@ def _run(case: _Case, today_per_s: float | None) -> _Found:
     }
     instance = _instance(sources, case.max_batch)
     plan = plan_of(instance, balanced(profile, 2))
-    if case.wait is not None:
-        longest_s = max(block.mean_s for block in profile.blocks)
-        limited = join_blocks(
-            instance, {name: entry.routes for name, entry in plan.sources.items()}, case.wait * longest_s
-        )
-        sources_ = {name: entry.model_copy(update={"routes": limited[name]}) for name, entry in plan.sources.items()}
-        plan = plan.model_copy(update={"sources": sources_})
+    plan = _limited(instance, plan, case.wait)
     records = run_on_this_host(instance, plan, model, paced=False).records
     ended = [record for record in records if isinstance(record, SampleRecord) and record.status == "completed"]
     bulk_s = sorted(record.finished_s for record in ended if record.source == "bulk")
@@ -157,6 +155,55 @@ def _run(case: _Case, today_per_s: float | None) -> _Found:
         (len(bulk_s) - 1) / (bulk_s[-1] - bulk_s[0]),
         fmean(record.finished_s - record.created_s for record in ended if record.source == "urgent"),
         len(sizes) / sum(1 / size for size in sizes),
+    )
+
+
+def _limited(instance: Instance, plan: PlanSpec, wait: float | None) -> PlanSpec:
+    """Return a plan whose sessions take at most ``wait`` times as long as that of the longest block for one sample."""
+    if wait is None:
+        return plan
+    (model,) = instance.profiles
+    longest_s = float(instance.block_s(model, instance.workers[0]).max())
+    routes = join_blocks(instance, {name: entry.routes for name, entry in plan.sources.items()}, wait * longest_s)
+    own = {name: entry.model_copy(update={"routes": routes[name]}) for name, entry in plan.sources.items()}
+    return plan.model_copy(update={"sources": own})
+
+
+def _at_equal_delay(profile: Profile) -> None:
+    """Print the rate of the bulk source at which the urgent one is as fast as beside saturated workers today."""
+    slowest_s = max(_stage_s(profile))
+    most_per_s = 1 / slowest_s - URGENT / slowest_s
+
+    def urgent_s(max_batch: int, rate_per_s: float | None, wait: float | None) -> float:
+        """Return the mean delay of the urgent source; infinite at rates that full batches do not carry."""
+        bulk: dict[str, Any] = {"priority": 1.0, "samples": SIMULATED}
+        bulk |= {"arrivals": "batch"} if rate_per_s is None else {"rate_per_s": rate_per_s}
+        lasts_s = SIMULATED / (rate_per_s or most_per_s)
+        rate = URGENT / slowest_s
+        urgent = {"priority": 8.0, "rate_per_s": rate, "samples": int(0.9 * rate * lasts_s)}
+        instance = _instance({"bulk": bulk, "urgent": urgent}, max_batch)
+        plan = _limited(instance, plan_of(instance, balanced(profile, 2)), wait)
+        if rate_per_s is not None:
+            routes = {name: entry.routes for name, entry in plan.sources.items()}
+            if max(use.utilisation for use in evaluate(instance, routes).workers.values()) > 1:
+                return inf
+        runs = [simulate_case(instance, plan, RunSpec("planned", seed)).metrics for seed in range(SEEDS)]
+        return fmean(run.sources["urgent"].mean_delay_s or 0.0 for run in runs)
+
+    today_s = urgent_s(1, None, None)
+    rows = []
+    for wait in (None, *WAITS):
+        low, high = 0.0, 4 * most_per_s
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if urgent_s(MOST, middle, wait) <= today_s else (low, middle)
+        label = f"up to {MOST}" if wait is None else f"no session over {wait:g} × that of a sample"
+        rows.append((label, f"{low:.0f} /s", f"{low / most_per_s:.2f}"))
+    print_table(
+        f"Rate at which the urgent source waits as long as beside saturated workers without batches "
+        f"({milliseconds(today_s)}, {most_per_s:.0f} /s), simulated, mean of {SEEDS} runs",
+        ("batches", ">rate", ">× no batches, saturated"),
+        rows,
     )
 
 

@@ -1,15 +1,25 @@
-"""Simulator speed: events per second under each policy, and the time of the same model with metrics in SimPy."""
+"""Simulator speed: events per second under each policy, and the time of the same model with metrics in SimPy.
+
+Both are also measured with the optional compiled build, which is made for that if there is a C compiler.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from pathlib import Path
 from time import process_time
 from typing import Any, Final
 
 import numpy as np
 import simpy
 
+from hatch_build import compile_into
 from planner.cli.output import print_table
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import POLICIES
@@ -25,7 +35,10 @@ from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from planner.worker.events import RunBlock
 from tests.instances import make_instance, make_profile
 
+ROOT: Final = Path(__file__).parents[1]
 ROUNDS: Final = 3
+TURNS: Final = 3
+"""Number of processes of each build, in turns."""
 SAMPLES: Final = 1000
 """Samples per source."""
 WORK_S: Final = 0.024
@@ -37,6 +50,58 @@ PRIORITIES: Final = {"urgent": 8.0, "usual": 2.0, "idle": 1.0}
 
 def run() -> None:
     """Print the figures next to their goals."""
+    with tempfile.TemporaryDirectory() as folder:
+        builds = {"interpreted": ROOT}
+        try:
+            compile_into(ROOT, Path(folder))
+            builds["compiled"] = Path(folder)
+        except SystemExit as error:
+            print(f"without the compiled build: {error}")
+        turns = [{name: _in_process(package) for name, package in builds.items()} for _ in range(TURNS)]
+    first = turns[0]
+    seconds = {
+        build: {name: float(np.median([turn[build][name]["s"] for turn in turns])) for name in found}
+        for build, found in first.items()
+    }
+    print_table(
+        "Events per second on one core, five workers, three sources, churn (goal: 50,000)",
+        ("policy", ">events", *(f">{build}" for build in builds)),
+        (
+            (
+                policy,
+                f"{first['interpreted'][policy]['events']:,}",
+                *(f"{found[policy]['events'] / seconds[build][policy]:,.0f}" for build, found in first.items()),
+            )
+            for policy in POLICIES
+        ),
+    )
+    simpy_s = seconds["interpreted"]["simpy"]
+    print_table(
+        "Two workers in tandem with a network between them, three priorities, gamma times (goal: ratio at most 0.33)",
+        ("", ">mean delay", ">seconds", ">ratio to SimPy"),
+        (
+            (label, f"{mean_s * 1e3:.9f} ms", f"{took_s:.3f}", f"{took_s / simpy_s:.2f}")
+            for label, mean_s, took_s in (
+                *((build, found["tandem"]["mean_s"], seconds[build]["tandem"]) for build, found in first.items()),
+                ("simpy", first["interpreted"]["simpy"]["mean_s"], simpy_s),
+            )
+        ),
+    )
+
+
+def _in_process(package: Path) -> dict[str, dict[str, float]]:
+    """Return what :func:`measure` finds in a process of its own, with the package of a folder."""
+    path = os.pathsep.join(map(str, (package, ROOT)))
+    command = [sys.executable, "-c", "from benchmarks.bench_simulate import measure; measure()"]
+    done = subprocess.run(
+        command, cwd=package, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+def measure() -> None:
+    """Print, as JSON, the processor time and results of each run with the package that this process has."""
     crowd = _instance({"box": 1.0, "a": 1.0, "b": 1.0, "c": 2.0, "d": 2.0}, homes=("box", "a", "b"), blocks=6)
     churn = (
         EventSpec.model_validate({"at_s": 20.0, "action": "leave", "worker": "d"}),
@@ -49,36 +114,14 @@ def run() -> None:
     runs: dict[str, Callable[[], Replication | RunMetrics]] = {
         policy: partial(simulate_case, crowd, plan, RunSpec(policy, 0), replanner=replanner) for policy in POLICIES
     }
-    runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), RunSpec("planned", 0))
+    runs["tandem"] = partial(simulate_case, pair, tandem_plan(pair), RunSpec("planned", 0))
     runs["simpy"] = partial(tandem_in_simpy, pair)
     results, seconds = _measure(runs)
-    events = {name: result.simulation.events for name, result in results.items() if isinstance(result, Replication)}
-    print_table(
-        "One core, five workers, three sources, churn (goal: 50,000 events per second)",
-        ("policy", ">events", ">events per second", ">samples per second"),
-        (
-            (
-                policy,
-                f"{events[policy]:,}",
-                f"{events[policy] / seconds[policy]:,.0f}",
-                f"{3 * SAMPLES / seconds[policy]:,.0f}",
-            )
-            for policy in POLICIES
-        ),
-    )
-    print_table(
-        "Two workers in tandem with a network between them, three priorities, gamma times (goal: ratio at most 1)",
-        ("", ">mean delay", ">seconds", ">ratio to SimPy"),
-        (
-            (
-                name,
-                f"{_mean_s(results[name]) * 1e3:.3f} ms",
-                f"{seconds[name]:.3f}",
-                f"{seconds[name] / seconds['simpy']:.2f}",
-            )
-            for name in ("planner", "simpy")
-        ),
-    )
+    found = {name: {"s": seconds[name], "mean_s": _mean_s(result)} for name, result in results.items()}
+    for name, result in results.items():
+        if isinstance(result, Replication):
+            found[name]["events"] = result.simulation.events
+    print(json.dumps(found))
 
 
 def _measure(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.tokens import kills, memory, overhead, throughput, urgent
+from benchmarks.tokens import kills, loops, memory, overhead, throughput, urgent
 
 GOALS: dict[str, Callable[[], None]] = {
     "step": overhead.overhead,
     "urgent": urgent.urgent,
+    "loops": loops.loops,
     "two-workers": throughput.two_workers,
     "memory": memory.memory,
     "token-kills": kills.kills,

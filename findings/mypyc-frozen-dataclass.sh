@@ -3,7 +3,7 @@
 #   `deepcopy` and `pickle.loads` set its attributes, which raises FrozenInstanceError. So records that go to another process, or
 #   into a cache, work until a project is compiled. The same class interpreted, or compiled and not frozen, has no such trouble.
 # Library: mypyc of mypy 2.4.1. Seen 2026-12-01. It needs a C compiler.
-# Product: planner/simulation is not compiled: its records and events are frozen dataclasses that go to other processes.
+# Product: `hatch_build.py` gives mypyc copies of the modules in which no dataclass is frozen; it keeps its hash.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

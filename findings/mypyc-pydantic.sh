@@ -3,7 +3,7 @@
 #   right raises AttributeError, since the object has no `__dict__`. So a program that reads only refuses well, and breaks on what it
 #   was made for. Interpreted, the same class is read.
 # Library: pydantic 2.14.4 with mypyc of mypy 2.4.1. Seen 2026-12-01. It needs a C compiler.
-# Product: what pydantic reads and writes is not compiled, the events of the worker and the simulator's tasks among it.
+# Product: `hatch_build.py` tells each compiled dataclass its `__slots__` and the types of its fields again; then it is read, too.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

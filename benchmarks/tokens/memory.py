@@ -34,6 +34,7 @@ class Endless:
         self._source = source
         self.name, self.inputs, self.outputs = source.name, source.inputs, source.outputs
         self.next_sequence = source.next_sequence
+        self.give_up_sequence = source.give_up_sequence
 
     def submit(
         self,

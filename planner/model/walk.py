@@ -33,6 +33,7 @@ from planner.model.classical import CLASSICAL
 from planner.model.contributed import contributed_outputs
 from planner.model.graph import RANDOM
 from planner.model.inlining import bodies
+from planner.model.pooling import without_windows_behind
 from planner.model.sequences import SequenceWalk, dims_of
 from planner.model.source import ModelSource
 
@@ -132,7 +133,7 @@ class ShapeWalk:
             self.refused[node.output[0]] = str(error).splitlines()[0].removeprefix("[ShapeInferenceError] ")
             return {}
         except defs.SchemaError:
-            return contributed_outputs(node, self.types, self.values)
+            return without_windows_behind(node, types, contributed_outputs(node, self.types, self.values))
         except RuntimeError:
             return {}
         except (checker.ValidationError, ValueError, TypeError) as error:
@@ -140,7 +141,7 @@ class ShapeWalk:
             raise ModelError(f"ONNX rejects this node ({str(error).splitlines()[0]})", where=where) from None
         if node.domain == CLASSICAL:
             inferred |= contributed_outputs(node, self.types, self.values)
-        return inferred | carried
+        return without_windows_behind(node, types, inferred | carried)
 
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
         """Walk the branch that is taken, or both if the condition is unknown.

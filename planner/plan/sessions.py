@@ -41,12 +41,39 @@ def join_blocks(instance: Instance, routes: Routes, max_wait_s: float = inf) -> 
     max_wait_s
         Longest time of a session of several blocks or samples that more urgent work may have to wait for, in seconds.
     """
-    found = {source: tuple(of_source) for source, of_source in routes.items()}
-    if instance.joins:
-        limits = {place: max_wait_s if place in _blocking(instance, routes) else inf for place in _borders(routes)}
-        ends = {place: _ends(instance, place, borders, limits[place]) for place, borders in _borders(routes).items()}
-        found = {source: tuple(_joined(route, ends) for route in of_source) for source, of_source in found.items()}
-    return _with_batches(instance, found, max_wait_s) if instance.batches else found
+    if not instance.batches:
+        return _with_sessions(instance, routes, max_wait_s)
+    # Longer sessions leave less room for batches: whatever takes the least time per sample.
+    choices = [max_wait_s] if max_wait_s in {0, inf} or not instance.joins else [
+        max_wait_s, *(max_wait_s / part for part in PARTS), 0.0
+    ]  # fmt: skip
+    found = [_with_batches(instance, _with_sessions(instance, routes, choice), max_wait_s) for choice in choices]
+    return min(found, key=lambda each: _work_s(instance, each))
+
+
+def _with_sessions(instance: Instance, routes: Routes, max_wait_s: float) -> dict[str, tuple[Route, ...]]:
+    """Return routes whose stages join blocks where that saves time."""
+    if not instance.joins:
+        return {source: tuple(of_source) for source, of_source in routes.items()}
+    limits = {place: max_wait_s if place in _blocking(instance, routes) else inf for place in _borders(routes)}
+    ends = {place: _ends(instance, place, borders, limits[place]) for place, borders in _borders(routes).items()}
+    return {source: tuple(_joined(route, ends) for route in of_source) for source, of_source in routes.items()}
+
+
+def _work_s(instance: Instance, routes: Routes) -> float:
+    """Return the time that a sample of each source takes in largest batches, summed over the sources, in seconds."""
+    return sum(
+        route.share * _time_s(instance, route.model, stage, _most(instance, route.model, stage))
+        for of_source in routes.values()
+        for route in of_source
+        for stage in route.stages
+    )
+
+
+def _time_s(instance: Instance, model: str, stage: Stage, size: int) -> float:
+    """Return the time per sample of a stage in batches of a size, in seconds."""
+    more_s = sum(instance.batch_s(model, stage.worker, first, last, size) for first, last in stage.spans)
+    return (float(instance.sessions_s(model, stage.worker, stage.spans)[0].sum()) + more_s) / size
 
 
 def longest_wait_s(instance: Instance, routes: Routes) -> float:
@@ -194,11 +221,11 @@ def _ends(instance: Instance, place: _Place, borders: set[int], max_wait_s: floa
 
 
 def _joined(route: Route, ends: Mapping[_Place, Sequence[int]]) -> Route:
-    stages = tuple(_with_sessions(stage, ends[route.model, stage.worker]) for stage in route.stages)
+    stages = tuple(_ending(stage, ends[route.model, stage.worker]) for stage in route.stages)
     return route if stages == route.stages else route.model_copy(update={"stages": stages})
 
 
-def _with_sessions(stage: Stage, ends: Sequence[int]) -> Stage:
+def _ending(stage: Stage, ends: Sequence[int]) -> Stage:
     own = tuple(end for end in ends if stage.first_block <= end <= stage.last_block)
     sessions = () if len(own) == stage.last_block - stage.first_block + 1 else own
     return stage if sessions == stage.sessions else stage.model_copy(update={"sessions": sessions})

@@ -102,7 +102,7 @@ def assemble(
         "chain_sha256": chain.chain_sha256,
         "device_class": device_class,
         "provenance": provenance,
-        "environment": {**environment, SHAPES: shapes, AXES: chain_model.axes.sizes},
+        "environment": environment | {SHAPES: shapes} | ({AXES: sizes} if (sizes := chain_model.axes.sizes) else {}),
         "stage_overhead_s": costs.stage_overhead_s,
         "fusion_saving_s": tuple(costs.fusion_saving_s),
         "fusion_error": costs.fusion_error,

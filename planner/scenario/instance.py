@@ -240,7 +240,7 @@ class Instance(FrozenModel):
         """
         profile = self.profile(model, worker)
         savings = np.zeros(len(profile.blocks))
-        if profile.fusion_saving_s and profile.sequences is None:
+        if any(profile.fusion_saving_s) and profile.sequences is None:
             largest_s = [MOST_SAVED * block.mean_s for block in profile.blocks[1:]]
             savings[1:] = np.clip(profile.fusion_saving_s, 0.0, largest_s)
             savings[[exit_.cut for exit_ in profile.exits]] = 0.0

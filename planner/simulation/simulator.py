@@ -8,7 +8,6 @@ from functools import partial
 from math import inf
 from typing import Final
 
-from planner.errors import UsageError
 from planner.plan.replan import Replan
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
@@ -22,9 +21,9 @@ from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.exits import Exits
 from planner.simulation.hosts import Hosts
-from planner.simulation.network import Leg, NetworkModel, legs
 from planner.simulation.sequences import Sequences
-from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
+from planner.simulation.transfers import Transfers
+from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -33,19 +32,15 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
-    FailureMessage,
     FeedBack,
     Joined,
     Left,
-    Parcel,
     Received,
     Replanned,
     Reprioritised,
     RunBlock,
     Send,
     SetTimer,
-    StateMessage,
-    TaskMessage,
     Tell,
     TimedOut,
     sample_record,
@@ -59,21 +54,6 @@ DETECTION_S: Final = 0.1
 
 REPLANNING_S: Final = 0.5
 """Time from noticing that a worker left, joined or slowed down to the new plan."""
-
-
-@dataclass(slots=True)
-class _Shipment:
-    """A message with its tensors, on its way; ``sample`` is that of its records."""
-
-    sender: str
-    receiver: str
-    message: Parcel
-    source: str
-    sample: int
-    cut: int
-    size_bytes: int
-    device: Device
-    """The sender's, which may not compute meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +108,13 @@ class Simulator:
         self._patience = patience or Patience(first_s=inf)
         self._costs = CostTable(instance)
         self._heap = EventHeap()
-        self._network = NetworkModel(self._heap, instance.resources, self._deliver_sent, self._occupied)
-        self._paths = {
-            (sender, receiver): legs(path)
-            for sender, paths in instance.paths.items()
-            for receiver, path in paths.items()
-        }
         self._factors = factors or {}
         self._devices = {name: self._new_device(name) for name in instance.workers}
         self._hosts = Hosts(instance) if instance.colocated else None
         self._exits = Exits(instance, seed)
         self._sequences = Sequences(instance)
         self._generating = self._sequences.sources
+        self._transfers = Transfers(instance, self._heap, self._devices, self._sequences, hand=self._step, sink=sink)
         self._run_times = RunTimes(instance)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
@@ -165,7 +140,7 @@ class Simulator:
         self._heap.run_all()
         for worker in list(self._workers.values()):
             self._fail_pending(worker, "never ended: a network did not come back, or the policy left it waiting")
-        return Simulation(self._events, self._end_s, self._network.busy_s())
+        return Simulation(self._events + self._transfers.delivered, self._end_s, self._transfers.busy_s())
 
     def _new_device(self, name: str) -> Device:
         return Device(self._instance, name, self._seed, self._factors.get(name, ()))
@@ -263,47 +238,7 @@ class Simulator:
             self._check_slowness(worker)
 
     def _on_send(self, worker: Worker, send: Send) -> None:
-        name = worker.name
-        path = self._paths.get((name, send.to))
-        if path is None:
-            raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
-        message, device = send.message, self._devices[name]
-        key = message.key
-        source, sample, size_bytes = key.source, key.sample % RUN_STRIDE, send.size_bytes
-        if source in self._generating:
-            size_bytes = self._size_bytes(name, send)
-        if not device.overlap:
-            device.sending()
-        shipment = _Shipment(name, send.to, message, source, sample, send.cut, size_bytes, device)
-        self._network.submit(path, size_bytes, send.priority, shipment)
-
-    def _deliver_sent(self, shipment: _Shipment, at_s: float) -> None:
-        self._events += 1
-        message = shipment.message
-        if shipment.size_bytes and isinstance(message, StateMessage):
-            self._sequences.take_state(message, shipment.receiver)
-        self._heap.at(at_s, self._step, shipment.receiver, Received(shipment.sender, message))
-
-    def _occupied(self, shipment: _Shipment, hop: Leg, start_s: float, end_s: float) -> None:
-        sender, source, sample, cut = hop.sender, shipment.source, shipment.sample, shipment.cut
-        self._sink(
-            TransferRecord(hop.resource, sender, hop.receiver, source, sample, cut, shipment.size_bytes, start_s, end_s)
-        )
-        if not shipment.device.overlap and sender == shipment.sender:
-            self._heap.at(end_s, shipment.device.sent)
-
-    def _size_bytes(self, sender: str, send: Send) -> int:
-        """Return what a transfer of a run of a sequence carries; it has other sizes than the profile's."""
-        message = send.message
-        if isinstance(message, StateMessage):
-            return self._sequences.give_state(message, sender)
-        if isinstance(message, FailureMessage):
-            return send.size_bytes
-        model = (
-            message.task.model if isinstance(message, TaskMessage) else message.origin.model if message.origin else ""
-        )
-        found = self._sequences.size_bytes(model, message.key.source, message.key.sample, send.cut) if model else None
-        return send.size_bytes if found is None else found
+        self._transfers.send(worker.name, send)
 
     def _on_tell(self, worker: Worker, tell: Tell) -> None:
         latency_s = self._costs.latency_s(worker.name, tell.to)
@@ -344,7 +279,7 @@ class Simulator:
         if event.worker is not None:
             self._disturb_worker(event.worker, event)
         elif event.network is not None:
-            self._disturb_network(event.network, event)
+            self._transfers.disturb(event.network, event)
         elif event.source is not None and event.priority is not None:
             self._priorities[event.source] = event.priority
             self._step(self._instance.home(event.source), Reprioritised(event.source, event.priority))
@@ -419,14 +354,6 @@ class Simulator:
             if source in self._generating and self._instance.home(source) == worker.name:
                 for record in self._sequences.fail_waiting(source, self._heap.now_s, reason):
                     self._sink(record)
-
-    def _disturb_network(self, name: str, event: EventSpec) -> None:
-        network = self._instance.scenario.networks[name]
-        factors = {"leave": 0.0, "join": 1.0, "recover": 1.0, "slow": 1 / (event.factor or 1.0)}
-        if event.bandwidth_bytes_per_s is not None:
-            factors["bandwidth"] = event.bandwidth_bytes_per_s / network.bandwidth_bytes_per_s
-        resources = [resource for resource in self._instance.resources if resource.partition(":")[0] == name]
-        self._network.change_rate(resources, factors[event.action])
 
 
 def simulate(

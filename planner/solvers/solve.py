@@ -49,6 +49,8 @@ from planner.solvers.tightening import meet_deadlines
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
 ``delay``, and for the other goals."""
+PROOF, PROOF_MAX_ARCS = "milp", 100_000
+"""The method, up to a size, that ``auto`` uses where ``search`` found no plan: it may prove that there is none."""
 SEARCHED_PART = 0.8
 """Part of the time limit after which routes are refined, where single samples count."""
 
@@ -171,7 +173,7 @@ def solve(
         again = bool(options.start) and rank == "surrogate"  # within the gap no rule is better: they wait for that
         if names[0] not in RULES and not again:
             options = dataclasses.replace(options, known=known_plans(problem, deadline))
-        method_solve = _load(problem, names, deadline)
+        method_solve = _load(problem, names, deadline, auto=method == "auto")
         outcome = _with_known(method_solve(problem, options), problem, options)
         if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap
             outcome = _beside(outcome, problem, known_plans(problem, deadline))
@@ -329,21 +331,29 @@ def _tighter_methods(problem: Problem) -> tuple[str, ...]:
     return () if large else tuple(name for name in _single_methods(problem) if name != "milp")
 
 
-def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callable[[Problem, Options], Outcome]:
+def _load(
+    problem: Problem, names: Sequence[str], deadline: Deadline, *, auto: bool
+) -> Callable[[Problem, Options], Outcome]:
     """Return the methods, which run in turn; where their libraries cannot be imported in time, what uses none."""
     if deadline.passed:
         return _nothing_new
     tighter = _tighter_methods(problem) if METHODS[names[-1]].routes == ("shared",) else ()
+    proves = auto and not tighter and names == ("search",) and problem.arcs <= PROOF_MAX_ARCS
 
     def load() -> dict[str, Callable[[Problem, Options], Outcome]]:
-        return {name: load_method(name) for name in (*names, *tighter)}
+        return {name: load_method(name) for name in (*names, *tighter, *([PROOF] if proves else []))}
 
     try:  # libraries may take seconds to import, and swallow an exception by Ctrl-C
         loaded = call_until(deadline, load, abandon=lambda: None)
     except Expired:
         return _nothing_new
     methods = [loaded[name] for name in names]
-    return partial(solve_in_turn, methods=methods, tighter=[loaded[name] for name in tighter])
+    return partial(
+        solve_in_turn,
+        methods=methods,
+        tighter=[loaded[name] for name in tighter],
+        otherwise=loaded.get(PROOF) if proves else None,
+    )
 
 
 def _beside(outcome: Outcome, problem: Problem, plans: tuple[Choices, ...]) -> Outcome:

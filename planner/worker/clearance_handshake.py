@@ -102,11 +102,11 @@ class ClearanceHandshake:
     def close_window(self) -> None:
         """Clear one of the gathered requests and refuse the others (rules 2 and 3)."""
         requests, self._requests = self._requests, []
-        best = min(requests, key=lambda entry: (-entry[1].task.priority, entry[1].task.created_s), default=None)
-        for entry in requests:
-            sender, request = entry
+        asked = [request.task for _, request in requests]
+        best = min(asked, key=lambda task: (-task.priority, task.created_s), default=None)
+        for sender, request in requests:
             completion_s = None
-            if entry is best and self._reserved is None and not self._outranked(request.task.priority):
+            if request.task is best and self._reserved is None and not self._outranked(request.task.priority):
                 completion_s = self._completion_s(request)
                 self._reserved = request.key
                 self._reserved_until_s = self._view.now_s + patience_s(self._view, sender)

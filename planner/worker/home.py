@@ -177,7 +177,10 @@ class Home:
         self.admit()
 
     def _go_on(self, key: SampleKey, before: _Pending) -> None:
-        """Take the next run of a sequence, which the worker of the last block has begun, as one in flight."""
+        """Take the next run of a sequence, which the worker of the last block has begun, as one in flight.
+
+        It starts here once more where it is not sure to get on: its route is broken, or is not the last attempt's.
+        """
         now_s, identity = self._state.now_s, (key.source, key.sample + RUN_STRIDE)
         failure = self._early.pop(identity, None)
         if identity in self._pending:
@@ -198,7 +201,7 @@ class Home:
             self._set_timer(SampleKey(*identity, 0), pending)
         if failure is not None:
             self.failed(failure)
-        elif route is None or not self._state.view.passable(self._state.worker, route):
+        elif key.attempt != before.attempt or route is None or not self._state.view.passable(self._state.worker, route):
             self._retry(identity)
 
     def failed(self, message: FailureMessage) -> None:

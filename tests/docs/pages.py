@@ -7,20 +7,20 @@ import shlex
 from typing import Final
 
 QUICKLY: Final = {
-    "profile measure": ("--budget", "1s"),
-    "probe-device": ("--budget", "1s"),
+    "profile measure": ("--budget", "0.5s"),
+    "probe-device": ("--budget", "0.1s"),
     "solve": ("--time-limit", "1s"),
     "compare": ("--time-limit", "0.5s"),
     "pareto": ("--time-limit", "1s"),
     "simulate": ("--repeat", "2"),
-    "validate": ("--samples", "10"),
+    "validate": ("--samples", "5"),
 }
 """Options that keep tests short, by command; a smaller number on the page is left."""
 
 QUICKLY_CALLED: Final = {
-    'device_class="this-machine")': 'device_class="this-machine", budget_s=1.0)',
+    'device_class="this-machine")': 'device_class="this-machine", budget_s=0.5)',
     "time_limit_s=10)": "time_limit_s=1.0)",
-    'place="local")': 'place="local", max_samples=10)',
+    'place="local")': 'place="local", max_samples=5)',
     "replications=5)": "replications=2)",
 }
 """Arguments that keep tests short, by the end of a call in a program."""

@@ -227,6 +227,24 @@ def test_sequences_that_have_ended_leave_room_for_others(temperature: float, tmp
         assert found.restarts == 0
 
 
+def test_sequences_that_a_program_gives_up_leave_room_for_others(tmp_path: Path) -> None:
+    """Whether it says so or just forgets them; the next sample of the source tells the workers."""
+    with LiveSession(deployment("move", BEFORE), agents_in_threads(tuple("abc"), tmp_path)) as session:
+        source = session.source("s")
+
+        def change() -> None:
+            for number in range(MAX_SEQUENCES + 1):
+                other = source.generate([1, 2, 3], max_new=50)
+                next(other)
+                if number % 2:
+                    other.close()
+                    assert list(other) == []
+
+        found, tokens = halves(session, change)
+        assert tokens == CASE["tokens"]
+        assert found.restarts == 0
+
+
 def test_many_sequences_follow_many_plans(tmp_path: Path) -> None:
     """State goes to and fro between workers, at any time, while sequences begin and end."""
     solver, blocks = Solver(), Blocks()

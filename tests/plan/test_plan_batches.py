@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -234,6 +235,22 @@ def test_batches_keep_more_urgent_work_waiting_no_longer_than_asked(max_wait_s: 
     assert again["bulk"][0].stages[0].max_batch == 2
     alone = of.only_sources(["bulk"])
     assert join_blocks(alone, {"bulk": routes["bulk"]}, 0.0)["bulk"][0].stages[0].max_batch is None
+
+
+def test_blocks_are_joined_less_where_that_leaves_room_for_batches() -> None:
+    of = instance(bulk=40.0, urgent=10.0)
+    saving = of.profile("m", "a").model_copy(update={"fusion_saving_s": (0.0001,) * 3})
+    of = of.model_copy(update={"profiles": {"m": {"reference": saving}}})
+    routes = dict.fromkeys(of.sources, (ROUTE[4],))
+
+    def found(max_wait_s: float) -> tuple[tuple[int, ...], int | None]:
+        (stage,) = join_blocks(of, routes, max_wait_s)["bulk"][0].stages
+        return stage.sessions, stage.max_batch
+
+    assert found(inf) == ((3,), None)
+    assert found(0.006) == ((), None)  # all eight samples block by block, or two samples as one session
+    assert found(0.0031) == ((), 2)
+    assert found(0.0) == ((), 1)
 
 
 def test_a_limit_of_the_plan_or_of_a_worker_counts_in_loads_bounds_and_delays() -> None:

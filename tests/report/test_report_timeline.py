@@ -114,7 +114,7 @@ def test_without_matplotlib_the_message_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r'pip install "mdi-planner\[report\]"'):
+    with pytest.raises(UsageError, match=r"pip install \"\.\[report\]\""):
         draw_timeline(small_run(), tmp_path / "timeline.svg")
 
 

@@ -193,6 +193,46 @@ def test_shared_routes_are_not_worse_at_the_same_limit(goal: str, size: tuple[in
     assert shared <= single * (1 + 1e-4)
 
 
+@pytest.mark.parametrize("goal", [goal for goal in GOALS if goal != "misses"])
+@pytest.mark.parametrize("size", ["small", pytest.param("wide", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("seed", [102, 105, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(10))])
+def test_shared_routes_within_memory_are_no_worse_than_single_ones(goal: str, size: str, seed: int) -> None:
+    """A method for single routes has as much time beside shared ones as alone with half of the limit."""
+    problem = build_problem(draw(seed, goal, size, memory=True))
+    single, shared = load_method("search"), load_method("colgen")
+    for looks in (100, 400):
+        alone = solve_in_turn(problem, within(problem, looks), [single])
+        both = solve_in_turn(problem, within(problem, 2 * looks), [shared], [single])
+        values = [min(map(problem.objective, found.incumbents), default=float("inf")) for found in (alone, both)]
+        assert values[1] <= values[0] * (1 + 1e-9)
+        assert both.bound <= values[1]
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("goal", ["throughput", "makespan"])
+def test_what_a_method_leaves_of_its_time_the_next_one_uses(goal: str, *, memory: bool) -> None:
+    """Methods that end at once leave nearly all of it to each of those after them, in as many turns as help."""
+    problem = build_problem(draw(3, goal, "small", memory=memory))
+    values = sorted(known_plans(problem, Deadline()), key=problem.objective, reverse=True)
+    plans = iter([plan for plan in values if problem.feasible(plan)])
+    left: dict[str, list[float]] = {"shared": [], "single": []}
+
+    def find(name: str, options: Options) -> Outcome:
+        left[name].append(options.left_s)
+        plan = next(plans, None)
+        return Outcome("no_solution") if plan is None else Outcome("feasible", (plan,))
+
+    solve_in_turn(
+        problem,
+        Options(gap=0.0, deadline=Deadline.after(1.0, lambda: 0.0)),
+        [lambda _problem, options: find("shared", options)],
+        [lambda _problem, options: find("single", options)],
+    )
+    assert len(left["shared"]) > 1
+    assert left["shared"][1:] == [1.0] * (len(left["shared"]) - 1)
+    assert min(left["single"]) >= 0.8
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_known_plan_is_nearly_the_best_partition(seed: int) -> None:
     instance = random_instance(seed, sources=1, workers=7, blocks=24, goal="throughput", links=True)

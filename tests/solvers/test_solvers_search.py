@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +46,18 @@ def test_its_bound_holds_and_its_plan_is_nearly_optimal(
     assert best >= oracle.bound * (1 - 1e-9)
     if not tight and max_visits is None:
         assert best <= oracle.bound * (1.001 if goal == "delay" else 1.1)
+
+
+@pytest.mark.parametrize("seed", [4, 5, 7, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(8, 24))])
+def test_auto_proves_that_there_is_no_plan_at_any_size(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an instance counts as too large for ``milp`` beside a plan; ``search`` proves it only sometimes."""
+    monkeypatch.setattr(sys.modules[solve.__module__], "MILP_MAX_ARCS", 0)
+    instance = random_instance(seed, blocks=2, load=0.8, links=seed % 2 == 0)
+    oracle, solution = exhaustive.solve(build_problem(instance), Options()), solve(instance, time_limit_s=20.0)
+    assert (solution.status == "infeasible") == (oracle.status == "infeasible")
+    assert (solution.plan is None) == (oracle.status == "infeasible")
+    if solution.plan is None:
+        assert solution.reasons
 
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])

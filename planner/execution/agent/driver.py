@@ -241,6 +241,9 @@ class Driver:
         if not self._store.submit(submit.source, submit.sample, frame.tensors):
             self._refuse(frame.sender, f"sample {submit.sample} of {submit.source} arrived twice")
             return
+        for number in submit.given_up:
+            self._feedback.give_up(submit.source, number)
+            self._step(SequenceEnded(submit.source, number))
         decoding = self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
         sequence = sequence_of(frame.tensors)
         progress = None if submit.progress is None else Progress(*submit.progress)

@@ -125,6 +125,12 @@ class Feedback:
         )
         return arrived, inputs_of(loop.roles, [token], seen, loop.sequence, step.runs)
 
+    def give_up(self, source: str, sequence: int) -> None:
+        """Let no run follow the present one of a sequence."""
+        for (name, _), loop in self._loops.items():
+            if (name, loop.sequence) == (source, sequence):
+                loop.decoding = loop.decoding._replace(left=0)
+
     def take_part(self, now_s: float) -> Part | None:
         """Return the tokens of a sample that goes on, if it is time to give them to its program."""
         loop, self._part = self._part, None

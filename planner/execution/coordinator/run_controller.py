@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -90,6 +90,7 @@ def _start(state: RunState) -> None:
         within_s: float | None = None,
         further: Further | None = None,
         progress: Progress | None = None,
+        given_up: Sequence[int] = (),
     ) -> None:
         message = Submit(
             run=state.id,
@@ -99,6 +100,7 @@ def _start(state: RunState) -> None:
             within_s=within_s,
             further=further,
             progress=progress,
+            given_up=tuple(given_up),
         )
         level = levels[sources[source].priority if priority is None else priority]
         members.send(sources[source].worker, message, inputs, level)

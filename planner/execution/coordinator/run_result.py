@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,8 +29,12 @@ class SendSample(Protocol):
         within_s: float | None = None,
         further: Further | None = None,
         progress: Progress | None = None,
+        given_up: Sequence[int] = (),
     ) -> None:
-        """Send a sample, with what it has of a priority, a limit of time, further steps and a sequence's progress."""
+        """Send a sample, with what it has of a priority, a limit of time, further steps and a sequence's progress.
+
+        ``given_up`` are sequences of the source that will not go on.
+        """
         ...
 
 

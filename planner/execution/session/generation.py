@@ -60,6 +60,10 @@ class SequenceSource(Protocol):
         """Return the number of a new sequence, which no other source of the run has."""
         ...
 
+    def give_up_sequence(self, number: int) -> None:
+        """Take note that a sequence will not go on; may be called in any thread."""
+        ...
+
     def submit(
         self,
         inputs: Mapping[str, NDArray[Any]],
@@ -187,7 +191,22 @@ class Generation(Iterator[int], AsyncIterator[int]):
         self._news: _News | None = None
         self._next_run: _Run | None = None
         self._under_way = self._steps()
+        self._closed = False
         self._begin_sequence()
+
+    def close(self) -> None:
+        """Generate no more: the workers drop the state of a sequence that has not ended, with the source's next sample.
+
+        What is no longer used is closed by itself.
+        """
+        if not self._closed and not self._ended:
+            self._closed = True
+            self.source.give_up_sequence(self._number)
+
+    def __del__(self) -> None:
+        """Close it."""
+        if hasattr(self, "_closed"):
+            self.close()
 
     @property
     def ttft_s(self) -> float | None:
@@ -266,7 +285,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
 
     @property
     def _ended(self) -> bool:
-        return len(self.tokens) >= self.max_new or bool(self.tokens and self.tokens[-1] in self.stop)
+        return self._closed or len(self.tokens) >= self.max_new or bool(self.tokens and self.tokens[-1] in self.stop)
 
     def _steps(self) -> Generator[_Run, Tensors, None]:
         """Yield the runs up to the next token, and take their outputs, or the error that ends one."""

@@ -182,11 +182,21 @@ class LiveRun(Observer):
         within_s: float | None = None,
         further: Further | None = None,
         progress: Progress | None = None,
+        given_up: Sequence[int] = (),
     ) -> None:
         """Send a sample to the worker of its source."""
         if self._submit is None:
             raise _not_entered()
-        self._submit(source, sample, inputs, priority=priority, within_s=within_s, further=further, progress=progress)
+        self._submit(
+            source,
+            sample,
+            inputs,
+            priority=priority,
+            within_s=within_s,
+            further=further,
+            progress=progress,
+            given_up=given_up,
+        )
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the run, if any, as a new exception for each caller."""

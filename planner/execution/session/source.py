@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from planner.errors import ExecuteError
 from planner.execution.session.samples import fitting
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Further
+from planner.execution.wire.messages import MAX_GIVEN_UP, Further
 from planner.model.chain import TensorSpec
 from planner.policy.types import Progress
 from planner.scenario.decode import DecodeSpec
@@ -102,8 +103,9 @@ class Desk(Protocol):
         within_s: float | None = None,
         further: Further | None = None,
         progress: Progress | None = None,
+        given_up: Sequence[int] = (),
     ) -> None:
-        """Send a sample to the worker of its source."""
+        """Send a sample to the worker of its source, and which sequences will not go on."""
         ...
 
     def refuse_failed(self) -> None:
@@ -161,6 +163,7 @@ class SourceHandle:
         """The runs in which the source's worker is not."""
         self._given_up: set[Desk] = set()
         """The runs in which that worker is no longer awaited."""
+        self._given_up_sequences: deque[int] = deque()
         self._last_end_s = time.monotonic()
 
     @property
@@ -294,6 +297,10 @@ class SourceHandle:
         """
         return self._open_desk.next_sequence(self.name)
 
+    def give_up_sequence(self, number: int) -> None:
+        """Take note that a sequence will not go on, in any thread: its state is dropped with the next sample."""
+        self._given_up_sequences.append(number)
+
     def generate(
         self,
         tokens: Sequence[int],
@@ -358,6 +365,7 @@ class SourceHandle:
         """Send a sample to its worker, unless that is away."""
         if waiting.desk not in self._away:
             left_s = None if waiting.left_s is None else max(waiting.left_s, 0.0)
+            given_up = min(len(self._given_up_sequences), MAX_GIVEN_UP)
             waiting.desk.send(
                 self.name,
                 sample,
@@ -366,6 +374,7 @@ class SourceHandle:
                 within_s=left_s,
                 further=waiting.further,
                 progress=waiting.progress,
+                given_up=[self._given_up_sequences.popleft() for _ in range(given_up)],
             )
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 

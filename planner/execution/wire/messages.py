@@ -214,6 +214,13 @@ class Further(FrozenModel):
     """Tokens after which there is no further step."""
 
 
+SequenceNumber: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+"""Number of a sequence of a model with state."""
+
+MAX_GIVEN_UP: Final = 256
+"""Largest number of sequences that are given up at a time."""
+
+
 class Submit(FrozenModel):
     """A sample of a live run for its source's worker; the tensors of cut 0 travel with it."""
 
@@ -229,6 +236,8 @@ class Submit(FrozenModel):
     """Steps that follow it before its end; None for none, and for all outputs in place of tokens."""
     progress: tuple[Count, Count, Count] | None = None
     """For a run of a sequence: tokens of the runs before, those of this run, and the largest number of runs after."""
+    given_up: Annotated[tuple[SequenceNumber, ...], Field(max_length=MAX_GIVEN_UP)] = ()
+    """Numbers of sequences of the source that its program will not continue."""
 
 
 class Stop(FrozenModel):

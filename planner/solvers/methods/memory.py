@@ -3,6 +3,8 @@
 Whether a block is resident on a worker is binary even for shared routes. If blocks could be resident in part, the
 problem would be convex; its lower bound holds for the whole problem. If these routes exceed a worker's memory, the
 worker keeps the blocks with the most work per byte, all others are forbidden there, and the problem is solved again.
+Where plans are known, samples are shared among their resident blocks, with further copies where there is room: that
+is convex, too, and quick.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ PROOF_LIMIT_S, PROOF_TIME_FRACTION = 5.0, 0.3
 """Time limit of that program, in seconds and as a fraction of the time left."""
 SHARED_TIME_FRACTION, SINGLE_TIME_FRACTION = 0.5, 0.5
 """Fractions of the time left for a method that shares routes, while there is no plan, and then for single routes."""
+BOUND_TIME_FRACTION = 0.9
+"""The former where there is a plan."""
 SINGLE_ROUNDS = 5
 """Rounds in which single routes are improved."""
-SINGLE_LIMIT_S = 5.0
-"""Most seconds for single routes where rounding found a plan."""
+MAX_IDLE_SHARES = 6
+"""Plans in a row whose resident blocks are shared without a better plan, after which no more are tried."""
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
@@ -44,13 +48,21 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     if lacking := _lacking(problem):
         return Outcome("infeasible", reasons=lacking)
     search = Search(problem, options)
+    _share_known(search, method)
+    if search.ends:
+        return search.outcome()
     relaxed = without_binary_residency(problem)
     allowed = fitting(problem)
     outcome, attempt, fits = Outcome("no_solution"), 0, False
     for attempt in range(len(problem.workers) + 1):
+        part = BOUND_TIME_FRACTION if search.incumbents else SHARED_TIME_FRACTION
         outcome = method(
             dataclasses.replace(relaxed, resident=allowed),
-            dataclasses.replace(options, time_limit_s=search.left_s * SHARED_TIME_FRACTION),
+            dataclasses.replace(
+                options,
+                time_limit_s=search.left_s * part,
+                progress=None if attempt else options.progress,  # later bounds hold for these blocks alone
+            ),
         )
         if attempt == 0:
             if outcome.status == "infeasible":
@@ -61,12 +73,15 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
         best = min(outcome.incumbents, key=problem.objective, default=())
         fits = best in search.incumbents  # others may be known plans
         half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
-        if fits or not outcome.incumbents or half_over or search.out_of_time:
+        if fits or not outcome.incumbents or half_over or search.ends:
             break
         allowed = _round(problem, best, allowed)
     if attempt == 0 and fits:
         return dataclasses.replace(search.outcome(), prices=outcome.prices)
-    return dataclasses.replace(_single_routes(search, method), prices=outcome.prices)
+    if not search.incumbents:
+        return _single_routes(search, method)
+    _share_known(search, method)
+    return dataclasses.replace(search.outcome(), prices=outcome.prices)
 
 
 def _infeasible(search: Search, method: Method) -> Outcome:
@@ -93,15 +108,15 @@ def _solve_milp(problem: Problem, options: Options) -> Outcome:
 
 
 def _single_routes(search: Search, method: Method) -> Outcome:
-    """Look for one route per source, briefly if rounding found a plan, and share samples among its resident blocks."""
+    """Look for one route per source, and share samples among its resident blocks."""
     problem, options = search.problem, search.options
     limit_s = search.left_s * SINGLE_TIME_FRACTION
-    limit_s = min(limit_s, SINGLE_LIMIT_S) if search.incumbents else limit_s
     single = Search(problem, dataclasses.replace(options, time_limit_s=limit_s, progress=None))
+    nothing = dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
     try:
         responses = BestResponse(single)
     except Expired:
-        return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
+        return nothing
     responses.fill()
     if not single.incumbents and pack(responses):
         return _without_room(search)
@@ -110,10 +125,8 @@ def _single_routes(search: Search, method: Method) -> Outcome:
         limited.improve()
     for choices in single.incumbents:
         search.offer(choices)
-    if search.incumbents:
-        best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
-        return _share(search, method, with_copies(problem, tuple(map(largest, best))))
-    return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
+    _share_known(search, method)
+    return search.outcome() if search.incumbents else nothing
 
 
 def _without_room(search: Search) -> Outcome:
@@ -124,14 +137,28 @@ def _without_room(search: Search) -> Outcome:
     return infeasible(problem, dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S)))
 
 
-def _share(search: Search, method: Method, resident: Residency) -> Outcome:
-    """Return the best outcome in which samples are shared among resident blocks."""
-    unlimited = np.full(len(search.problem.workers), np.inf)
-    fixed = dataclasses.replace(search.problem, memory_bytes=unlimited, resident=resident)
-    outcome = method(fixed, dataclasses.replace(search.options, time_limit_s=search.left_s))
-    for choices in outcome.incumbents:
-        search.offer(choices)
-    return search.outcome()
+def _share_known(search: Search, method: Method) -> None:
+    """Share samples among the resident blocks of the incumbents, the best first, and of those so found.
+
+    Of shared routes the largest alone, which leave room for other copies, are worth trying, too. This takes a part of
+    the time left at most.
+    """
+    problem = search.problem
+    until = search.options.deadline.within(search.left_s * SHARED_TIME_FRACTION)
+    unlimited, shared, idle = np.full(len(problem.workers), np.inf), set[Choices](), 0
+    while idle < MAX_IDLE_SHARES and not (search.ends or until.passed):
+        best_first = sorted(search.incumbents, key=lambda choices: search.incumbents[choices])
+        plans = (plan for choices in best_first for plan in (choices, tuple(map(largest, choices))))
+        plan = next((plan for plan in plans if plan not in shared), None)
+        if plan is None:
+            break
+        best = search.best
+        shared.add(plan)
+        among = dataclasses.replace(problem, memory_bytes=unlimited, resident=with_copies(problem, plan))
+        outcome = method(among, dataclasses.replace(search.options, deadline=until, start=(plan,), progress=None))
+        search.offer(min(outcome.incumbents, key=problem.objective, default=plan))
+        search.report()
+        idle = idle + 1 if search.best >= best else 0
 
 
 def no_room(problem: Problem, options: Options) -> bool:
@@ -194,14 +221,14 @@ def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:
             for model in range(len(problem.models))
             for block in np.flatnonzero(work[model][:, worker] > 0).tolist()
         ]
-        weights, largest = 0.0, 0.0
+        weights, activation = 0.0, 0.0
         for model in range(len(problem.models)):
             rounded[model][:, worker] = False
         for _, model, block in sorted(pairs, reverse=True):
             new_weights = weights + problem.weight_bytes[model][block, worker]
-            new_largest = max(largest, float(problem.activation_bytes[model][block, worker]))
-            if new_weights + new_largest <= problem.memory_bytes[worker]:
-                weights, largest = new_weights, new_largest
+            new_activation = max(activation, float(problem.activation_bytes[model][block, worker]))
+            if new_weights + new_activation <= problem.memory_bytes[worker]:
+                weights, activation = new_weights, new_activation
                 rounded[model][block, worker] = True
     return rounded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -143,6 +144,7 @@ class Rig:
         within_s: float | None = None,
         further: Further | None = None,
         progress: Progress | None = None,
+        given_up: Sequence[int] = (),
     ) -> None:
         """Take a sample, which a worker would be sent."""
 
