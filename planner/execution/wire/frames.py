@@ -23,7 +23,7 @@ from planner.execution.wire.messages import Body
 from planner.formats.json import parse_json
 from planner.runtime.arrays import native
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of the messages and their format; members of different versions do not understand each other."""
 
 _DTYPES: Final = frozenset(
