@@ -240,7 +240,8 @@ class _BulkQueue:
         before_s = _at(group.size, self.time_s)
         for waiting in range(most if group.hold_s > 0 and group.pays[-1] > 1 else 1):
             there = max(waiting, 1)
-            hold = _held(rate, _left_s(group.hold_s, before_s, waiting), most - there)
+            worth_s = group.hold_s if group.pays[-1] > group.pays[there - 1] else 0.0
+            hold = _held(rate, _left_s(worth_s, before_s, waiting), most - there)
             found_s = 0.0 if waiting else self.found_s
             delays = [(1.0, hold)]
             if found_s > 0:  # two values with the mean and the second moment of the time for which others are at work

@@ -95,7 +95,8 @@ def test_batches_that_do_not_pay_leave_delays_as_they_are(
     delays_s = []
     for most in (1, 8):
         of = make_instance(profiles=profiles, workers={"a": 1.0}, sources=sources)
-        of = of.with_sources({name: {"max_batch": most} for name in sources if sources[name]["models"] == ["m"]})
+        keys = {"max_batch": most, "max_batch_wait_s": 0.02 if most > 1 else 0.0}
+        of = of.with_sources({name: keys for name in sources if sources[name]["models"] == ["m"]})
         delays_s.append([own.delay_s for own in evaluate(of, routes).sources.values()])
     assert delays_s[1] == pytest.approx(delays_s[0], rel=1e-3)
 
