@@ -4,7 +4,7 @@
 #     docker run --network host -v ./certs/nano:/certs:ro planner-agent --name nano --listen 0.0.0.0:7447 --cert-dir /certs
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
 COPY planner planner
 COPY examples examples
 COPY models models

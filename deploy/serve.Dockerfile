@@ -6,7 +6,7 @@
 # The folder /project has the plan, and whatever it refers to: scenario, profiles and models.
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
 COPY planner planner
 COPY examples examples
 COPY models models

@@ -12,6 +12,7 @@ from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.probe.survey import Inquirer
 from planner.execution.wire import presence
+from planner.execution.wire.frames import VERSION
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import OnFrame, OnPresence, Transport
 from planner.execution.wire.zenoh import free_port, zenoh_connect
@@ -103,7 +104,7 @@ def test_agents_of_another_version_are_named_instead_of_used(monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(presence, "VERSION", 9)
         other = zenoh_connect("a", listen=address, connect=[])(lambda _frame: None, lambda _member, _present: None)
-    told = "a: another version of the wire format; found 9; expected 3; install the same version of planner"
+    told = f"a: another version of the wire format; found 9; expected {VERSION}; install the same version of planner"
     try:
         with (
             Coordinator(zenoh_connect(COORDINATOR, listen=None, connect=[address])) as coordinator,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from planner.errors import ExecuteError
-from planner.execution.wire.frames import Frame, decode, encode, prepare
+from planner.execution.wire.frames import VERSION, Frame, decode, encode, prepare
 from planner.execution.wire.messages import Body, Data, Deploy, Start
 from planner.policy.types import SampleKey, Status, Task
 from planner.worker.events import (
@@ -103,8 +103,16 @@ def altered(**changes: object) -> bytes:
     [
         (b"\x80\x04pickle", PAYLOAD, "malformed header"),
         (b"", PAYLOAD, "malformed header"),
-        (altered(v=9), PAYLOAD, "another version of the wire format; found 9; expected 3; install the same version"),
-        (altered(v=1, body={"kind": "stop"}), PAYLOAD, "another version of the wire format; found 1; expected 3"),
+        (
+            altered(v=9),
+            PAYLOAD,
+            f"another version of the wire format; found 9; expected {VERSION}; install the same version",
+        ),
+        (
+            altered(v=1, body={"kind": "stop"}),
+            PAYLOAD,
+            f"another version of the wire format; found 1; expected {VERSION}",
+        ),
         (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
         (
             altered(body={"kind": "start", "run": "r", "at_unix_s": "now"}),

@@ -16,7 +16,7 @@ import pytest
 
 from planner.execution.wire.diagnostics import About, Ask
 from planner.execution.wire.fragments import Fragment, split
-from planner.execution.wire.frames import Frame, encode
+from planner.execution.wire.frames import VERSION, Frame, encode
 from planner.execution.wire.messages import (
     COORDINATOR,
     BlockFile,
@@ -101,9 +101,9 @@ HEADER, PAYLOAD = encode(Frame(Stop(run="r")))
         (b"", "malformed header"),
         (b"\x80\x04\x95pickle", "malformed header"),
         (Fragment(1, 0, 0, b"\x80\x04\x95pickle").attachment, "malformed header"),
-        (Fragment(2, 0, 0, b'{"v": 3, "body": {"kind": "shutdown"}}').attachment, "malformed header"),
+        (Fragment(2, 0, 0, b'{"v": %d, "body": {"kind": "shutdown"}}' % VERSION).attachment, "malformed header"),
         (
-            Fragment(3, 0, 0, HEADER.replace(b'"v":3', b'"v":9')).attachment,
+            Fragment(3, 0, 0, HEADER.replace(b'"v":%d' % VERSION, b'"v":9')).attachment,
             "another version of the wire format; found 9",
         ),
         (Fragment(4, 0, 2**40, HEADER).attachment, "oversize message; found 1099511627776; expected at most 1048576"),
