@@ -28,6 +28,9 @@ GRAPH_ID: Final = "gpu_graph_id"
 """Entry of a run's options; with ``PLAIN`` the run is not recorded, nor a recorded one replayed."""
 PLAIN: Final = "-1"
 
+COPIES_SINCE: Final = [1, 26]
+"""First onnxruntime whose ``OrtValue.update_inplace`` takes another ``OrtValue``; earlier ones take arrays only."""
+
 SAME: Final = 1e-3
 """Largest relative difference of a replayed run from a plain one: kernels may be chosen otherwise, with TF32, too."""
 
@@ -50,6 +53,12 @@ Tensor = Any
 def can_record(specs: Sequence[TensorSpec]) -> bool:
     """Return whether no shape is open, and all tensors are numbers."""
     return all(not spec.varies and spec.dtype != "object" for spec in specs)
+
+
+def copies_on_device(version: str) -> bool:
+    """Return whether a version of onnxruntime copies from one tensor of a device to another, as recorded runs need."""
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+    return numbers >= COPIES_SINCE
 
 
 def say_plain(where: str, reason: str) -> None:

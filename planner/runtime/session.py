@@ -17,7 +17,15 @@ from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.runtime import openvino
 from planner.runtime.arrays import native
-from planner.runtime.graph_runs import GRAPH_ID, PLAIN, GraphRuns, can_record, say_plain
+from planner.runtime.graph_runs import (
+    COPIES_SINCE,
+    GRAPH_ID,
+    PLAIN,
+    GraphRuns,
+    can_record,
+    copies_on_device,
+    say_plain,
+)
 from planner.runtime.plugins import DEVICE_OPTION
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
 from planner.runtime.state import KeptStates, SequenceStates, StateError, state_of
@@ -121,7 +129,7 @@ class BlockSession:
         options = self._options(threads, {**SESSION_CONFIG, **config}, optimise=optimise, shared_arena=shared_arena)
         if trace is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(trace)
-        records = bool(self.provider.graph_options) and trace is None  # a recorded run has no times of nodes
+        records = trace is None and self._may_record()  # a recorded run has no times of nodes
         try:
             self._session, records = self._open(model, options, threads, records=records)
         except RuntimeSessionError:
@@ -187,6 +195,15 @@ class BlockSession:
     def records(self) -> bool:
         """Whether its runs are recorded and replayed, as far as is known."""
         return self._graph is not None and self._graph.on
+
+    def _may_record(self) -> bool:
+        """Return whether runs are to be recorded, as far as is known before there is a session."""
+        if not self.provider.graph_options:
+            return False
+        if not copies_on_device(version := str(self._library.__version__)):
+            say_plain(self._where, f"onnxruntime {version} is older than {'.'.join(map(str, COPIES_SINCE))}")
+            return False
+        return True
 
     def _recorded(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> GraphRuns | None:
         """Return the recorded runs of a session that may record; None, and plain runs from now on, if it cannot."""

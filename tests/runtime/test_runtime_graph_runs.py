@@ -14,13 +14,16 @@ from onnx import TensorProto, helper
 from planner.errors import RuntimeSessionError
 from planner.runtime import graph_runs
 from planner.runtime import session as sessions
-from planner.runtime.providers import PROVIDERS, Provider, find_provider, import_onnxruntime
+from planner.runtime.providers import PROVIDERS, Provider, find_provider, import_onnxruntime, onnxruntime_version
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession, download, upload
 from tests.runtime.small_model import CUT_TENSORS, SHAPE, blocks
 
 RECORDING = Provider("recording", ("CPUExecutionProvider",), device="cpu", graph_options={"enable_cuda_graph": "1"})
 PLAIN = Provider("plain", ("CPUExecutionProvider",), device="cpu")
+NEEDS_COPIES = pytest.mark.skipif(
+    not graph_runs.copies_on_device(onnxruntime_version()), reason="onnxruntime 1.26 or later records runs"
+)
 GPU = "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
@@ -40,6 +43,7 @@ def recorded(session: BlockSession) -> graph_runs.GraphRuns:
     return session._graph
 
 
+@NEEDS_COPIES
 def test_inputs_and_outputs_are_bound_once_and_each_run_has_outputs_of_its_own() -> None:
     session, plain = BlockSession(blocks()[0], provider=RECORDING), BlockSession(blocks()[0])
     places = {name: place.data_ptr() for name, (_, place) in recorded(session)._inputs.items()}
@@ -51,6 +55,7 @@ def test_inputs_and_outputs_are_bound_once_and_each_run_has_outputs_of_its_own()
     assert np.array_equal(session.run(inputs(7))["a"], plain.run(inputs(7))["a"])  # from host memory
 
 
+@NEEDS_COPIES
 def test_outputs_that_no_one_holds_any_more_are_used_again() -> None:
     session = BlockSession(blocks()[0], provider=RECORDING)
     for seed in range(10):
@@ -61,6 +66,7 @@ def test_outputs_that_no_one_holds_any_more_are_used_again() -> None:
     assert len({each["a"].data_ptr() for each in held}) == 4
 
 
+@NEEDS_COPIES
 def test_stages_of_recorded_blocks_and_tensors_that_pass_by_come_out_as_without() -> None:
     runners = [ChainRunner(CUT_TENSORS, provider=provider) for provider in (RECORDING, PLAIN)]
     for runner in runners:
@@ -74,6 +80,7 @@ def test_stages_of_recorded_blocks_and_tensors_that_pass_by_come_out_as_without(
 @pytest.mark.parametrize(
     "wrong", [np.ones((2, 4), np.float32), np.ones(SHAPE, np.float64), np.ones((4, 1), np.float32)]
 )
+@NEEDS_COPIES
 def test_inputs_that_do_not_fit_are_refused_in_words_and_do_not_end_recorded_runs(wrong: Any) -> None:
     session = BlockSession(blocks()[0], provider=RECORDING)
     session.run(inputs(0))
@@ -93,6 +100,24 @@ def open_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
+def test_an_onnxruntime_that_cannot_copy_on_a_device_runs_plainly_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(import_onnxruntime(), "__version__", "1.25.3")
+    with caplog.at_level(logging.WARNING):
+        session = BlockSession(blocks()[0], name="m", provider=RECORDING)
+    assert session._graph is None
+    assert caplog.messages == ["m: no recorded runs, but plain ones: onnxruntime 1.25.3 is older than 1.26"]
+    assert np.array_equal(session.run(inputs(1))["a"], BlockSession(blocks()[0]).run(inputs(1))["a"])
+
+
+@pytest.mark.parametrize(
+    ("version", "copies"), [("1.9.0", False), ("1.25.1", False), ("1.26.0", True), ("1.31.1+cu13", True), ("2.0", True)]
+)
+def test_versions_are_compared_as_numbers(version: str, *, copies: bool) -> None:
+    assert graph_runs.copies_on_device(version) == copies
+
+
 def test_a_model_with_an_open_shape_runs_plainly_whatever_the_length() -> None:
     session = BlockSession(open_model(), provider=RECORDING)
     assert session._graph is None
@@ -100,6 +125,7 @@ def test_a_model_with_an_open_shape_runs_plainly_whatever_the_length() -> None:
         assert session.run({"x": np.full((length, 4), -1, np.float32)})["y"].shape == (length, 4)
 
 
+@NEEDS_COPIES
 def test_a_session_that_may_not_record_runs_plainly_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,6 +160,7 @@ class Spoilt:
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 4], ids=["recording", "first replay", "later"])
+@NEEDS_COPIES
 def test_recorded_runs_that_fail_are_made_plainly_and_never_again(
     fails_at: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,6 +182,7 @@ def test_recorded_runs_that_fail_are_made_plainly_and_never_again(
     ]
 
 
+@NEEDS_COPIES
 def test_recorded_runs_with_other_outputs_are_not_relied_on(caplog: pytest.LogCaptureFixture) -> None:
     session, plain = BlockSession(blocks()[0], name="m", provider=RECORDING), BlockSession(blocks()[0])
     runs = recorded(session)
@@ -195,6 +223,7 @@ def test_a_device_without_room_is_said_with_what_was_needed(text: str, needed: s
 
 
 @pytest.mark.skipif(not GPU, reason="this onnxruntime has no CUDA provider")
+@NEEDS_COPIES
 def test_recorded_runs_on_a_gpu_come_out_as_plain_ones() -> None:
     recording, plain = (
         BlockSession(blocks()[0], provider=name) for name in ("cuda-fp32", "cuda-fp32?enable_cuda_graph=0")
