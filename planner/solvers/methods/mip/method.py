@@ -30,6 +30,9 @@ GREEDY_ROUNDS = 3
 MAX_PERTURBATIONS = 20
 WARM_START_FRACTION = 0.1
 """Fraction of the time limit after which the warm start is perturbed no further."""
+BUILD_FRACTION = 0.9
+"""Fraction of the time left in which the program must be ready: Python frees one that is not in up to a sixth of the
+time that it took to build, without looking at the deadline."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
@@ -48,9 +51,12 @@ def _solve(search: Search) -> Outcome:
         scale = Scale.of(problem, _find_warm_start(search))
         if problem.memory_binds and problem.goal in {"throughput", "makespan"}:
             search.raise_bound(largest_load_bound(problem, search.best, lambda: search.out_of_time))
-    model = build_model(problem, scale=scale, deadline=options.deadline)
+    built_by = options.deadline.within(BUILD_FRACTION * options.deadline.left_s)
+    model = build_model(problem, scale=scale, deadline=built_by)
     settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TOLERANCES}
-    program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
+    program = ModelProgram(
+        model, threads=options.threads, deadline=options.deadline, built_by=built_by, settings=settings
+    )
     forget_constraints(model)
     if search.incumbents:
         write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))

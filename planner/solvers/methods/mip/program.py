@@ -29,6 +29,8 @@ class ModelProgram:
         Maximum number of threads of a run.
     deadline
         Ends the construction, and a run with its best solution so far.
+    built_by
+        Ends the construction earlier.
     settings
         HiGHS options by name.
 
@@ -46,12 +48,14 @@ class ModelProgram:
         *,
         threads: int = 1,
         deadline: Deadline | None = None,
+        built_by: Deadline | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self._variables: list[Any] = list(model.component_data_objects(pyo.Var))
         self._column = {id(variable): column for column, variable in enumerate(self._variables)}
-        self._deadline = deadline or Deadline()
-        self._program = Program(threads=threads, deadline=self._deadline, settings=settings)
+        deadline = deadline or Deadline()
+        self._deadline = built_by or deadline
+        self._program = Program(threads=threads, deadline=deadline, settings=settings)
         bounds = [variable.bounds for variable in self._variables]
         self._program.add_columns(
             np.array([-INFINITY if lower is None else lower for lower, _ in bounds]),
@@ -65,6 +69,7 @@ class ModelProgram:
         self.objectives: Array = np.zeros((len(objectives), len(self._variables)))
         for costs, (columns, factors, _) in zip(self.objectives, objectives, strict=True):
             costs[columns] = factors
+        self._deadline = deadline
         self.minimise(0)
 
     def _add_rows(self, constraints: list[Any]) -> None:
