@@ -30,7 +30,7 @@ GREEDY_ROUNDS = 3
 MAX_PERTURBATIONS = 20
 WARM_START_FRACTION = 0.1
 """Fraction of the time limit after which the warm start is perturbed no further."""
-BUILD_FRACTION = 0.9
+BUILD_FRACTION = 0.85
 """Fraction of the time left in which the program must be ready: Python frees one that is not in up to a sixth of the
 time that it took to build, without looking at the deadline."""
 
