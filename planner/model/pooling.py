@@ -33,20 +33,16 @@ def without_windows_behind(
     """
     if node.op_type not in POOLS or not attribute(node, "ceil_mode", 0):
         return inferred
-    if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
-        return inferred  # no window does then
     size = dims_of(types.get(node.input[0]))
     if size is None:
         return inferred
     last = node.op_type == "NhwcMaxPool" or bool(attribute(node, "channels_last", 0))
     spatial = size[1:-1] if last else size[2:]
     strides = attribute(node, "strides", [1] * len(spatial))
-    before = attribute(node, "pads", [0] * 2 * len(spatial))
-    first, inside = (
-        1 if last else 2,
-        [-(-(axis + pad) // stride) for axis, pad, stride in zip(spatial, before, strides, strict=False)],
-    )
-    return {name: _at_most(kind, first, inside) for name, kind in inferred.items()}
+    explicit = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"  # otherwise no window starts in the padding
+    before = attribute(node, "pads", [0] * 2 * len(spatial)) if explicit else [0] * len(spatial)
+    most = [-(-(axis + pad) // stride) for axis, pad, stride in zip(spatial, before, strides, strict=False)]
+    return {name: _at_most(kind, 1 if last else 2, most) for name, kind in inferred.items()}
 
 
 def _at_most(kind: TypeProto, first: int, most: list[int]) -> TypeProto:

@@ -46,3 +46,21 @@ def test_the_shape_is_that_of_the_run(operator: str, opset: int, *, stated: bool
         assert model.chain.cuts[-1].tensors[0].shape == whole["y"].shape
         for cut in range(1, len(model.chain)):
             assert check_split(model, [cut]).bit_equal
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize(("operator", "opset"), [("MaxPool", 12), ("AveragePool", 17), ("LpPool", 18), ("MaxPool", 22)])
+def test_no_window_starts_in_padding_that_onnx_chooses(
+    operator: str, opset: int, auto_pad: str, tmp_path: Path
+) -> None:
+    for size, kernel, strides, _ in SPATIAL:
+        pool = helper.make_node(
+            operator, ["a"], ["b"], kernel_shape=kernel, strides=strides, auto_pad=auto_pad, ceil_mode=1
+        )
+        nodes = [helper.make_node("Relu", ["x"], ["a"]), pool, helper.make_node("Sigmoid", ["b"], ["y"])]
+        model = load_chain(
+            save(tmp_path / "pool.onnx", nodes, [value("x", [1, 2, *size])], [value("y", None)], opset=opset),
+            max_blocks=None,
+        )
+        for cut in range(1, len(model.chain)):
+            assert check_split(model, [cut]).bit_equal
